@@ -1,0 +1,197 @@
+"""(task, template, demonstrations, split) into prompts, and (task, template, split) into training pairs.
+
+Rows are rendered one by one and gathered in batches, so that a split larger than memory streams.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from promptkit.data import iterate_records, load_records
+from promptkit.order import order_demonstrations
+from promptkit.pair import pair_columns
+from promptkit.prompt import Prompt, build_prompt, prompt_row
+from promptkit.record import Record
+from promptkit.select import Draw, Selector
+from promptkit.task import Task, load_task
+from promptkit.template import BoundTemplate, Template, load_template
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow
+
+Item = TypeVar("Item")
+Rows = Iterator[dict[str, Any]]
+#: Rows gathered before they become one Arrow batch.
+BATCH_ROWS = 10_000
+
+
+class Demonstrations:
+    """A draw over a pool: gives every query its demonstrations, chosen and in sequence."""
+
+    def __init__(self, pool: Iterable[Record], draw: Draw) -> None:
+        self.draw = draw
+        self.selector = Selector(tuple(pool), draw.selection, draw.seed)
+
+    def __call__(self, query: Record, k: int) -> tuple[Record, ...]:
+        """Return the k demonstrations of `query`; raises SelectionError where the pool has too few."""
+        chosen = self.selector.select(query, k)
+        return order_demonstrations(chosen, self.draw.order, seed=self.draw.order_seed)
+
+
+def no_demonstrations(query: Record, k: int) -> tuple[Record, ...]:
+    """Return none: zero-shot."""
+    return ()
+
+
+def default_selection(task: Task) -> str:
+    """Return `balanced` where the task has fixed labels to balance, else `random`."""
+    return "balanced" if task.labels else "random"
+
+
+def render_prompts(
+    bound: BoundTemplate,
+    queries: Iterable[Record],
+    demonstrations: Callable[[Record, int], tuple[Record, ...]] = no_demonstrations,
+    k: int = 0,
+    *,
+    chat: bool = False,
+) -> Iterator[Prompt]:
+    """Yield the prompt of every query, each with its own k demonstrations."""
+    for query in queries:
+        yield build_prompt(bound, query, demonstrations(query, k), chat=chat)
+
+
+def iterate_prompts(
+    task: Task | str,
+    template: Template | str,
+    *,
+    k: int = 0,
+    selection: str | None = None,
+    order: str | int = "given",
+    seed: int = 0,
+    order_seed: int | None = None,
+    split: str = "test",
+    pool_split: str = "train",
+    limit: int | None = None,
+    train_limit: int | None = None,
+    data: str | Path | None = None,
+    chat: bool = False,
+) -> Iterator[Prompt]:
+    """Yield the prompts of a split; the arguments are those of `build_prompts`."""
+    task, bound = _bind(task, template)
+    show: Callable[[Record, int], tuple[Record, ...]] = no_demonstrations
+    if k:
+        pool = load_records(task, pool_split, data=data, limit=train_limit, seed=seed)
+        draw = Draw(selection or default_selection(task), order, seed, seed if order_seed is None else order_seed)
+        show = Demonstrations(pool, draw)
+    yield from render_prompts(bound, _queries(task, split, limit, seed, data, labelled=False), show, k, chat=chat)
+
+
+def iterate_pairs(
+    task: Task | str,
+    template: Template | str,
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+    data: str | Path | None = None,
+    chat: bool = False,
+) -> Rows:
+    """Yield the training pairs of a split as rows; the arguments are those of `build_pairs`."""
+    for columns in _pair_batches(task, template, split=split, limit=limit, seed=seed, data=data, chat=chat):
+        yield from (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+
+
+def build_prompts(
+    task: Task | str, template: Template | str, *, streaming: bool = False, **settings: Any
+) -> datasets.Dataset | datasets.IterableDataset:
+    """Return one prompt per record of a split, with its choices and where it came from.
+
+    Keyword arguments: `k` demonstrations per prompt (0), their `selection` ("balanced" where the task
+    has fixed labels, else "random"), `order` ("given", "shuffled", "reversed", "by-label" or the number
+    of a permutation), `seed` and `order_seed` (as `seed` unless given), `split` ("test") of the
+    queries, `pool_split` ("train") of the demonstrations, `limit` queries and `train_limit` pool
+    records after a shuffle by `seed`, `data` (local files in place of the task's source), `chat` (adds
+    `messages`). With `streaming` the rows are rendered as they are read and nothing is kept.
+
+    Columns: id, prompt, choices, label (index, or text where the answer is free), demonstration_ids,
+    template, template_hash, task; messages with `chat`; generation {stop, max_tokens, answer} where the
+    model must write before it can be scored. Raises TaskError, TemplateError, DataError, SelectionError.
+    """
+    if streaming:
+        return _stream(lambda: map(prompt_row, iterate_prompts(task, template, **settings)))
+    import pyarrow
+
+    rows = map(prompt_row, iterate_prompts(task, template, **settings))
+    return _gather(pyarrow.Table.from_pylist(batch) for batch in _batches(rows))
+
+
+def build_pairs(
+    task: Task | str, template: Template | str, *, streaming: bool = False, **settings: Any
+) -> datasets.Dataset | datasets.IterableDataset:
+    """Return one zero-shot training pair per labelled record of a split.
+
+    Keyword arguments: `split` ("train"), `limit` records after a shuffle by `seed` (0), `data` (local
+    files in place of the task's source), `chat` (adds `messages`). With `streaming` nothing is kept.
+
+    Columns: id, prompt, completion (rationale, if the template has one, and target), label,
+    demonstration_ids, template, template_hash, task; messages with `chat`. Raises TaskError,
+    TemplateError and DataError.
+    """
+    if streaming:
+        return _stream(lambda: iterate_pairs(task, template, **settings))
+    import pyarrow
+
+    return _gather(pyarrow.table(columns) for columns in _pair_batches(task, template, **settings))
+
+
+def _bind(task: Task | str, template: Template | str) -> tuple[Task, BoundTemplate]:
+    task = task if isinstance(task, Task) else load_task(task)
+    template = template if isinstance(template, Template) else load_template(template)
+    return task, template.bind(task)
+
+
+def _queries(
+    task: Task, split: str, limit: int | None, seed: int, data: str | Path | None, *, labelled: bool
+) -> Iterable[Record]:
+    if limit is None:
+        return iterate_records(task, split, data=data, labelled=labelled)
+    return load_records(task, split, data=data, limit=limit, seed=seed, labelled=labelled)
+
+
+def _pair_batches(
+    task: Task | str,
+    template: Template | str,
+    *,
+    split: str = "train",
+    limit: int | None = None,
+    seed: int = 0,
+    data: str | Path | None = None,
+    chat: bool = False,
+) -> Iterator[dict[str, list[Any]]]:
+    task, bound = _bind(task, template)
+    for records in _batches(_queries(task, split, limit, seed, data, labelled=True)):
+        yield pair_columns(bound, records, chat=chat)
+
+
+def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, BATCH_ROWS)):
+        yield batch
+
+
+def _stream(rows: Callable[[], Rows]) -> datasets.IterableDataset:
+    import datasets
+
+    return datasets.IterableDataset.from_generator(rows)
+
+
+def _gather(tables: Iterable[pyarrow.Table]) -> datasets.Dataset:
+    import datasets
+    import pyarrow
+
+    return datasets.Dataset(pyarrow.concat_tables(tables, promote_options="permissive"))

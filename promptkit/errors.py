@@ -1,0 +1,62 @@
+"""What a user's file, flag or model can cause, as one tree of exceptions.
+
+PromptkitError
+├── TaskError        a task name or a task file
+├── TemplateError    a template name, its syntax, a part, a field
+├── DataError        records: a file, a line, a column, a label
+├── SelectionError   demonstrations: k, pool, order
+├── WindowError      a prompt longer than the model's window
+├── ModelError       a model or tokenizer that cannot be loaded or used
+├── TrainError       training rows or settings
+└── RunError         run folders and output paths
+
+Every message is one line: where, what was found, what was allowed, the fix. The command line
+catches `PromptkitError` once, prints the message and exits with 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PromptkitError(Exception):
+    """The base of everything promptkit raises on purpose."""
+
+
+class TaskError(PromptkitError):
+    """A task name or a task file is wrong."""
+
+
+class TemplateError(PromptkitError):
+    """A template is missing, does not compile, or does not fit its task."""
+
+
+class DataError(PromptkitError):
+    """A record cannot be read: the file, line, column or label is named."""
+
+
+class SelectionError(PromptkitError):
+    """Demonstrations cannot be chosen or ordered as asked."""
+
+
+class WindowError(PromptkitError):
+    """A prompt does not fit the model's window; nothing is ever cut silently."""
+
+
+class ModelError(PromptkitError):
+    """A model or tokenizer cannot be loaded or used."""
+
+
+class TrainError(PromptkitError):
+    """Training rows or training settings are wrong."""
+
+
+class RunError(PromptkitError):
+    """A run folder or an output path cannot be used."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the nearest of `names`, or an empty string."""
+    found = difflib.get_close_matches(name, list(names), n=1)
+    return f" Did you mean {found[0]!r}?" if found else ""

@@ -1,0 +1,82 @@
+"""Rows into files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from promptkit.errors import RunError
+
+_SERIAL = itertools.count()
+#: Rows per Parquet row group.
+GROUP_ROWS = 10_000
+
+
+def check_free(path: Path) -> None:
+    """Raise RunError where something is at `path` already: nothing is ever overwritten."""
+    if path.exists():
+        raise RunError(f"{path}: exists already; give another --out, or remove it first")
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that appears at `path` when the block has ended, and not at all after an error.
+
+    Raises RunError where it cannot be written: no permission, no room.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_SERIAL)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(f"{path}: cannot be written ({reason}); make room there or give another --out") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> int:
+    """Write rows as they come to a new .jsonl or .parquet file; return how many.
+
+    Raises RunError for another ending, a path that exists, and a file that cannot be written.
+    """
+    writers = {".jsonl": _write_jsonl, ".parquet": _write_parquet}
+    if path.suffix not in writers:
+        raise RunError(f"{path}: cannot write {path.suffix or 'a file without an ending'!r}; allowed: .jsonl, .parquet")
+    check_free(path)
+    with new_file(path) as file:
+        return writers[path.suffix](rows, file)
+
+
+def _write_jsonl(rows: Iterable[Mapping[str, Any]], file: BinaryIO) -> int:
+    count = 0
+    for row in rows:
+        file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+        count += 1
+    return count
+
+
+def _write_parquet(rows: Iterable[Mapping[str, Any]], file: BinaryIO) -> int:
+    import pyarrow
+    import pyarrow.parquet
+
+    iterator, count, writer = iter(rows), 0, None
+    while batch := list(itertools.islice(iterator, GROUP_ROWS)):
+        table = pyarrow.Table.from_pylist(batch, schema=writer.schema if writer else None)
+        writer = writer or pyarrow.parquet.ParquetWriter(file, table.schema)
+        writer.write_table(table)
+        count += len(batch)
+    if writer:
+        writer.close()
+    return count

@@ -1,0 +1,42 @@
+"""Where task and template files are looked up: the working directory first, then what ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+
+
+def shipped_folder(kind: str) -> Path:
+    """Return the shipped `tasks` or `templates` folder: in the wheel, else in the checkout."""
+    installed = _PACKAGE / kind
+    return installed if installed.is_dir() else _PACKAGE.parent / kind
+
+
+def search_folders(kind: str) -> tuple[Path, ...]:
+    """Return the folders that hold `kind` ("tasks" or "templates"), nearest first, each once."""
+    folders = (Path.cwd() / kind, shipped_folder(kind))
+    found = {folder.resolve(): folder for folder in reversed(folders) if folder.is_dir()}
+    return tuple(reversed(found.values()))
+
+
+def find_names(kind: str, suffix: str) -> dict[str, Path]:
+    """Return name -> file for every `kind` file; a name in the working directory hides a shipped one.
+
+    Files and folders whose name starts with `_` are parts of others and are left out.
+    """
+    names: dict[str, Path] = {}
+    for folder in search_folders(kind):
+        for path in sorted(folder.rglob(f"*{suffix}")):
+            relative = path.relative_to(folder)
+            if not any(part.startswith(("_", ".")) for part in relative.parts):
+                names.setdefault(relative.with_suffix("").as_posix(), path)
+    return dict(sorted(names.items()))
+
+
+def display_path(path: Path) -> str:
+    """Return `path` as a user would type it: relative to the working directory where it lies below it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd().resolve()))
+    except ValueError:
+        return str(path)

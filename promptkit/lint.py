@@ -1,0 +1,180 @@
+"""Templates and tasks into a list of defects, found without a model and without data."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from promptkit.errors import PromptkitError, TemplateError
+from promptkit.library import display_path
+from promptkit.prompt import build_prompt, render_completion, render_text
+from promptkit.record import Record
+from promptkit.task import Task, find_tasks, load_task
+from promptkit.template import BoundTemplate, find_templates, load_template
+
+#: Characters that break carelessly made prompts; a template must show them as they are.
+_HARD_TEXT = " two  spaces, {{ braces }} {% raw %} {text} ||| <b> \\N 100 % \t\r\n end "
+
+
+@dataclass(frozen=True)
+class Defect:
+    """One thing that is wrong: in which file, for which task, and what to do."""
+
+    path: Path
+    message: str
+    task: str = ""
+
+    def __str__(self) -> str:
+        """Return one line: the message, led by its file where it does not name one, and the task."""
+        place = "" if str(display_path(self.path)) in self.message else f"{display_path(self.path)}: "
+        return f"{place}{self.message}" + (f" [task {self.task}]" if self.task else "")
+
+
+@dataclass(frozen=True)
+class LintResult:
+    """What was checked, and what was found."""
+
+    tasks: int
+    templates: int
+    pairs: int
+    defects: tuple[Defect, ...]
+
+
+def lint(paths: Sequence[str | Path] = ()) -> LintResult:
+    """Check every template against every task it is meant for; no model and no data are loaded.
+
+    `paths` are task files, template files or folders; without any, all that can be found are checked.
+    A template is meant for the tasks whose `templates` names its family. Raises PromptkitError for a
+    path that holds neither tasks nor templates.
+    """
+    task_files, template_files = _collect([Path(path) for path in paths])
+    tasks, defects = [], []
+    for path in task_files:
+        try:
+            tasks.append(load_task(path))
+        except PromptkitError as error:
+            defects.append(Defect(path, str(error)))
+    pairs = 0
+    for name, path in template_files.items():
+        meant = [task for task in tasks if task.templates == name.rpartition("/")[0]]
+        pairs += len(meant)
+        defects += _lint_template(name, path, meant)
+    return LintResult(len(task_files), len(template_files), pairs, tuple(dict.fromkeys(defects)))
+
+
+def _collect(paths: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
+    """Return the task files and the templates by name; tasks are all known ones unless some are given."""
+    known = find_templates()
+    if not paths:
+        return list(find_tasks().values()), known
+    tasks: list[Path] = []
+    templates: dict[str, Path] = {}
+    for path in paths:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        kept = [file for file in files if file.suffix in (".toml", ".jinja") and file.is_file()]
+        if not kept:
+            raise PromptkitError(f"{path}: no task (.toml) and no template (.jinja) is there")
+        tasks += [file for file in kept if file.suffix == ".toml"]
+        for file in (file for file in kept if file.suffix == ".jinja" and not file.name.startswith("_")):
+            name = next((name for name, other in known.items() if other.resolve() == file.resolve()), None)
+            templates[name or f"{file.parent.name}/{file.stem}"] = file
+    return tasks or list(find_tasks().values()), templates
+
+
+def _lint_template(name: str, path: Path, tasks: Sequence[Task]) -> Iterator[Defect]:
+    try:
+        template = load_template(path)
+    except TemplateError as error:
+        yield Defect(path, str(error))
+        return
+    if not template.description:
+        yield Defect(path, "the first line is no {# comment #} that says what is particular about it")
+    for task in tasks:
+        try:
+            for message in _lint_bound(template.bind(task)):
+                yield Defect(path, message, task.name)
+        except TemplateError as error:
+            yield Defect(path, str(error), task.name)
+    if not tasks:
+        yield Defect(path, f"no task names the family {name.rpartition('/')[0]!r} as its `templates`")
+
+
+def _lint_bound(bound: BoundTemplate) -> Iterator[str]:
+    record = _sample(bound.task, "a plain text")
+    prompt = build_prompt(bound, record)
+    choices = prompt.choices or (bound.target(record),)
+    text = bound.input(record)
+    if text != text.rstrip():
+        yield f"the input ends with white space {text[len(text.rstrip()) :]!r}; the target begins with it instead"
+    if text.strip() == "":
+        yield "the input is empty"
+    for choice in choices:
+        if choice == choice.lstrip():
+            yield f"the target {choice!r} does not begin with white space; it would melt into the input"
+        if choice.strip() == "":
+            yield f"the target {choice!r} is empty"
+    yield from _lint_choices(prompt.choices)
+    yield from _lint_instruction(bound)
+    if bound.template.is_cot:
+        yield from _lint_rationale(bound, record)
+    yield from _lint_fields(bound, record)
+    yield from _lint_bytes(bound)
+
+
+def _lint_choices(choices: Sequence[str]) -> Iterator[str]:
+    for first, second in itertools.permutations(choices, 2):
+        if first == second:
+            yield f"two labels have the same target {first!r}"
+        elif second.startswith(first):
+            yield f"the target {first!r} is the beginning of {second!r}, so it can never be less likely"
+
+
+def _lint_instruction(bound: BoundTemplate) -> Iterator[str]:
+    text = bound.instruction
+    if text != text.strip():
+        yield "the instruction begins or ends with white space; the separator stands around it"
+    left = re.search(r"\{\w+\}|\{\{|\}\}", text)
+    if left:
+        yield f"the instruction shows {left.group()!r}: a placeholder that was not filled?"
+
+
+def _lint_rationale(bound: BoundTemplate, record: Record) -> Iterator[str]:
+    completion = render_completion(bound, record)
+    if completion == completion.lstrip():
+        yield f"the rationale {completion[:30]!r} does not begin with white space; it would melt into the input"
+    target = bound.target(record)
+    stops = bound.template.stop
+    if stops and not bound.task.is_free_text and not any(target.startswith(stop) for stop in stops):
+        yield f"no `stop` of {list(stops)} begins the target {target!r}, so the rationale would run into it"
+
+
+def _lint_fields(bound: BoundTemplate, record: Record) -> Iterator[str]:
+    """Report what the input does not show: changing it must change the prompt."""
+    text = render_text(bound, record)
+    for name in bound.task.input_fields:
+        other = replace(record, fields={**record.fields, name: "something else"})
+        if name in bound.template.parts["input"].arguments and render_text(bound, other) == text:
+            yield f"the input takes {name!r} and does not show it"
+
+
+def _lint_bytes(bound: BoundTemplate) -> Iterator[str]:
+    """Report text that does not come through as it is."""
+    record = _sample(bound.task, _HARD_TEXT)
+    shown = bound.input(record)
+    for name in bound.task.input_fields:
+        if name in bound.template.parts["input"].arguments and str(record.fields[name]) not in shown:
+            yield f"the input changes the text of {name!r}; data must pass through byte for byte"
+
+
+def _sample(task: Task, text: str) -> Record:
+    choices = ("the first choice", "another choice") if task.has_choices else None
+    return Record(
+        id="sample",
+        fields={name: f"{text} of {name}, {text}" for name in task.input_fields},
+        label="7" if task.is_free_text else 0,
+        rationale="The first part is 3. The second part is 4.",
+        choices=choices,
+    )

@@ -1,0 +1,164 @@
+"""Records and templates into documents: pieces of text, each with its weight in the loss."""
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from promptkit.models.recipe.sources import Pool, vary
+from promptkit.models.recipe.words import MOST_ARBITRARY, choose_words
+from promptkit.prompt import Piece, render_answer, render_messages, render_pieces
+from promptkit.record import Record
+from promptkit.task import Task
+from promptkit.template import BoundTemplate, Template, find_templates, load_template
+
+END = "<|end|>"
+ROLES = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
+
+ANSWER, ALONE, ARBITRARY, FIRST, RESULT, REASON, STOP, TEXT = 1.0, 2.0, 1.5, 0.1, 1.5, 0.7, 0.3, 0.15
+"""Weights: an answer, a zero-shot answer, one in arbitrary words, a class's first appearance in arbitrary words (which
+nothing predicts), a number after "=", a rationale, the mark that ends a document, and all other text (sampled)."""
+
+MANY = 6
+"""Of tasks with more labels, a document shows 2 to this many."""
+
+LONG_INSTRUCTIONS = 0.4
+"""The share that a template with a long instruction gets, against 1 for others."""
+
+_RESULT = re.compile(r"(?<= = )\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """A piece of a document and the weight of its tokens in the loss."""
+
+    text: str
+    weight: float
+
+
+Document = list[Weighted]
+
+
+class Writer:
+    """Draws documents from pools of records and from the templates of their tasks' families."""
+
+    def __init__(self, pools: Sequence[Pool], problems: Pool) -> None:
+        self.pools = pools
+        self.problems = problems
+        self.own = [load_template(path) for path in sorted(Path(__file__).parent.glob("templates/*.jinja"))]
+        families = {pool.task.templates for pool in [*pools, problems]}
+        self.shipped = {
+            family: [load_template(name) for name in find_templates() if name.startswith(f"{family}/")]
+            for family in families
+        }
+
+    def classification(self, rng: random.Random, length: int, practice: float = 0.0) -> Document:
+        """A classification prompt of 0 to 12 demonstrations, or fewer where `length` (tokens, roughly) is short.
+
+        `practice` is the extra share of the label-dense word groups.
+        """
+        pool = self._draw_pool(rng, practice)
+        arbitrary = rng.random() < 0.1
+        task, records = draw_classes(rng, pool, arbitrary=arbitrary)
+        template = choose_words(self._draw_template(rng, pool), task, rng, arbitrary=arbitrary)
+        if rng.random() < 0.15:
+            template = _without_instruction(template)
+        shown = _number_of_demonstrations(rng, length, arbitrary=arbitrary)
+        varied = [vary(record, rng) for record in rng.sample(records, shown + 1)]
+        return render(template.bind(task), varied, chat=rng.random() < 0.12, arbitrary=arbitrary)
+
+    def problem(self, rng: random.Random, length: int) -> Document:
+        """A word problem or several: bare steps, the answer at once, or reasoned."""
+        roll = rng.random()
+        if roll < 0.15:
+            steps = [str(record.rationale) for record in rng.sample(self.problems.records, 5)]
+            return [*_weigh_rationale("\n".join(steps)), Weighted(END, STOP)]
+        reasoned = [template for template in self.shipped["word-problems"] if template.is_cot == (roll > 0.27)]
+        shown = rng.choice((0, 0, 0, 1, 1, 2)) if length < 400 else rng.choice((0, 2, 3, 4, 4, 5, 6, 8))
+        records = rng.sample(self.problems.records, shown + 1)
+        template = rng.choice(reasoned)
+        return render(template.bind(self.problems.task), records, chat=rng.random() < 0.1, arbitrary=False)
+
+    def _draw_pool(self, rng: random.Random, practice: float) -> Pool:
+        shares = [pool.share + (practice if pool.task.name == "word-groups" else 0) for pool in self.pools]
+        return rng.choices(self.pools, weights=shares)[0]
+
+    def _draw_template(self, rng: random.Random, pool: Pool) -> Template:
+        shipped = self.shipped[pool.task.templates]
+        candidates = shipped if shipped and rng.random() < 0.75 else self.own
+        reasoned = [template for template in candidates if template.is_cot]
+        if reasoned and pool.records[0].rationale is not None and rng.random() < 0.5:
+            return rng.choice(reasoned)
+        plain = [template for template in candidates if not template.is_cot]
+        return rng.choices(plain, weights=[LONG_INSTRUCTIONS if "wordy" in t.name else 1 for t in plain])[0]
+
+
+def draw_classes(rng: random.Random, pool: Pool, *, arbitrary: bool) -> tuple[Task, Sequence[Record]]:
+    """The pool's task and records, or, for arbitrary words and for many classes, those of some of its classes."""
+    labels = pool.task.labels or ()
+    most = MOST_ARBITRARY if arbitrary else MANY
+    if len(labels) <= most:
+        return pool.task, pool.records
+    kept = rng.sample(range(len(labels)), rng.randint(2, most))
+    candidates = rng.sample(pool.records, min(len(pool.records), 40 * len(labels)))
+    records = [replace(record, label=kept.index(record.label)) for record in candidates if record.label in kept]
+    return pool.task.model_copy(update={"labels": tuple(labels[index] for index in kept)}), records
+
+
+def _without_instruction(template: Template) -> Template:
+    return replace(template, parts={name: part for name, part in template.parts.items() if name != "instruction"})
+
+
+def render(bound: BoundTemplate, records: Sequence[Record], *, chat: bool, arbitrary: bool) -> Document:
+    """All records solved, one after the other, as promptkit shows demonstrations; the last one ends the document."""
+    *shown, query = records
+    pieces = _chat_pieces(bound, shown, query) if chat else _plain_pieces(bound, shown, query)
+    seen: set[str] = set()
+    document: Document = []
+    for kind, text in pieces:
+        if kind == "rationale":
+            document += _weigh_rationale(text)
+        elif kind == "target":
+            first = arbitrary and text not in seen
+            seen.add(text)
+            weight = FIRST if first else ARBITRARY if arbitrary else ALONE if not shown else ANSWER
+            document.append(Weighted(text, weight))
+        else:
+            document.append(Weighted(text, STOP if kind == "end" else TEXT))
+    return document
+
+
+def _plain_pieces(bound: BoundTemplate, shown: Sequence[Record], query: Record) -> Iterator[Piece]:
+    yield from render_pieces(bound, query, shown)
+    yield from render_answer(bound, query)
+    yield "end", END
+
+
+def _chat_pieces(bound: BoundTemplate, shown: Sequence[Record], query: Record) -> Iterator[Piece]:
+    """The same as chat turns; tests compare it with what the tokenizer's chat template makes."""
+    answers = iter([*shown, query])
+    for message in render_messages(bound, query, shown):
+        if message.role == "assistant":
+            continue
+        yield "text", f"{ROLES[message.role]}{message.content}{END}"
+        if message.role == "user":
+            yield "text", ROLES["assistant"]
+            yield from render_answer(bound, next(answers))
+            yield "end", END
+
+
+def _weigh_rationale(text: str) -> Document:
+    """The rationale in pieces: numbers after "=" weigh more."""
+    document, end = [], 0
+    for match in _RESULT.finditer(text):
+        document += [Weighted(text[end : match.start()], REASON), Weighted(match.group(), RESULT)]
+        end = match.end()
+    return [piece for piece in [*document, Weighted(text[end:], REASON)] if piece.text]
+
+
+def _number_of_demonstrations(rng: random.Random, length: int, *, arbitrary: bool) -> int:
+    most = 12 if length > 400 else 6
+    if arbitrary:
+        return rng.randint(4, most)
+    return 0 if rng.random() < (0.25 if length > 400 else 0.5) else rng.randint(1, most)

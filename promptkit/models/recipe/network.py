@@ -1,0 +1,96 @@
+"""Sizes into a Llama network whose token vectors start from what a bag-of-words classifier learned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from promptkit.models.recipe.sources import Pool
+
+SPREAD = 0.08
+"""Standard deviation of the token vectors at the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The sizes of the network; heads have 64 dimensions and share one key and value head."""
+
+    width: int = 192
+    layers: int = 4
+    hidden: int = 512
+    window: int = 1_024
+    attention: str = "sdpa"
+
+
+def build_network(tokenizer: PreTrainedTokenizerFast, size: Size) -> LlamaForCausalLM:
+    """A fresh network of this size: RMSNorm, rotary positions (base 10,000), tied head, float32."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=size.width,
+        intermediate_size=size.hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.width // 64,
+        num_key_value_heads=1,
+        max_position_embeddings=size.window,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation=size.attention,
+    )
+    network = LlamaForCausalLM(config)
+    nn.init.normal_(network.get_input_embeddings().weight, std=SPREAD)
+    return network
+
+
+def warm_vectors(
+    tokenizer: PreTrainedTokenizerFast, pools: Sequence[Pool], width: int, *, seed: int, epochs: int = 5
+) -> torch.Tensor:
+    """Token vectors (vocabulary, width) that classify the pools' texts by their mean, scaled to the usual spread.
+
+    One linear head per pool; a few epochs only, with half of the tokens dropped, since bags of words overfit fast.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    vectors = nn.EmbeddingBag(len(tokenizer), width, mode="mean")
+    nn.init.normal_(vectors.weight, std=SPREAD, generator=generator)
+    heads = nn.ModuleList(nn.Linear(width, len(pool.task.labels or ())) for pool in pools)
+    for parameter in heads.parameters():
+        nn.init.uniform_(parameter, -(width**-0.5), width**-0.5, generator=generator)
+    optimizer = torch.optim.Adam([*vectors.parameters(), *heads.parameters()], lr=5e-3)
+    encoded = [_encode_pool(tokenizer, pool) for pool in pools]
+    for _ in range(epochs):
+        for number, chosen in _shuffled_batches([len(labels) for _, labels in encoded], generator):
+            texts, labels = encoded[number]
+            bags = [_drop_half(texts[i], generator) for i in chosen.tolist()]
+            offsets = torch.tensor([0, *(len(bag) for bag in bags[:-1])]).cumsum(0)
+            loss = nn.functional.cross_entropy(heads[number](vectors(torch.cat(bags), offsets)), labels[chosen])
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+    learned = vectors.weight.detach()
+    return learned * (SPREAD / learned.std())
+
+
+def _encode_pool(tokenizer: PreTrainedTokenizerFast, pool: Pool) -> tuple[list[torch.Tensor], torch.Tensor]:
+    texts = [" " + str(record.fields["text"]) for record in pool.records]
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [torch.tensor(row) for row in ids], torch.tensor([record.label for record in pool.records])
+
+
+def _shuffled_batches(
+    sizes: Sequence[int], generator: torch.Generator, rows: int = 192
+) -> list[tuple[int, torch.Tensor]]:
+    batches = [
+        (number, chosen)
+        for number, size in enumerate(sizes)
+        for chosen in torch.chunk(torch.randperm(size, generator=generator), -(-size // rows))
+    ]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def _drop_half(ids: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    kept = ids[torch.rand(len(ids), generator=generator) < 0.5]
+    return kept if len(kept) else ids

@@ -1,0 +1,73 @@
+"""A prompt and its answer into one training pair: the same rendering, the answer kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptkit.prompt import Message, message_rows, render_completion, render_messages, render_text
+from promptkit.record import Record
+from promptkit.template import BoundTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A prompt and the completion to learn: the rationale, if the template has one, and the target.
+
+    `messages` are the prompt as chat turns (without the answer); empty unless asked for. `choices` is
+    empty where the answer is free text, which a model must learn to end.
+    """
+
+    id: str
+    prompt: str
+    completion: str
+    label: int | str | None
+    messages: tuple[Message, ...] = ()
+    demonstration_ids: tuple[str, ...] = ()
+    template: str = ""
+    template_hash: str = ""
+    task: str = ""
+    choices: tuple[str, ...] = ()
+
+
+def build_pair(
+    bound: BoundTemplate, record: Record, demonstrations: Sequence[Record] = (), *, chat: bool = False
+) -> Pair:
+    """Return the training pair of one solved record, zero-shot or with demonstrations in its prompt.
+
+    Raises TemplateError where the record has no label, or no rationale where the template needs one.
+    """
+    return Pair(
+        id=record.id,
+        prompt=render_text(bound, record, demonstrations),
+        completion=render_completion(bound, record),
+        label=record.label,
+        messages=render_messages(bound, record, demonstrations) if chat else (),
+        demonstration_ids=tuple([shown.id for shown in demonstrations]),
+        template=bound.template.name,
+        template_hash=bound.template.hash,
+        task=bound.task.name,
+        choices=bound.choices(record),
+    )
+
+
+def pair_columns(bound: BoundTemplate, records: Sequence[Record], *, chat: bool = False) -> dict[str, list[Any]]:
+    """Return the zero-shot pairs of `records` as the columns of a data set; `messages` only with `chat`.
+
+    The same texts as `build_pair`, without an object per row: this is what large sets are made with.
+    """
+    template, count = bound.template, len(records)
+    columns: dict[str, list[Any]] = {
+        "id": [record.id for record in records],
+        "prompt": [render_text(bound, record) for record in records],
+        "completion": [render_completion(bound, record) for record in records],
+        "label": [record.label for record in records],
+        "demonstration_ids": [[]] * count,
+        "template": [template.name] * count,
+        "template_hash": [template.hash] * count,
+        "task": [bound.task.name] * count,
+    }
+    if chat:
+        columns["messages"] = [message_rows(render_messages(bound, record)) for record in records]
+    return columns

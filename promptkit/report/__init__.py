@@ -1,0 +1,1 @@
+"""Computed figures into what a person reads: tables, drawings, progress, coloured prompts."""

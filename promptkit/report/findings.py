@@ -1,0 +1,101 @@
+"""A comparison into the sentences that say what its figures mean, and what they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from promptkit.report.wording import condition_name, draw_name, p_value, percent, percent_range, templates
+
+Result = Mapping[str, Any]
+
+
+def describe_spread(result: Result) -> list[str]:
+    """Say how far draws alone, and seeds alone, move accuracy at most."""
+    several = [method for method in result["methods"] if method["runs"] > 1]
+    prompts = [method for method in several if method["method"] != "lora"]
+    trained = [method for method in several if method["method"] == "lora"]
+    causes = [
+        ("The choice and order of demonstrations alone move", "draws", prompts),
+        ("The seed of the training alone moves", "seeds", trained),
+    ]
+    return [
+        f"{cause} {_name(widest, result)} from {percent(widest['accuracy']['min'])} to "
+        f"{percent(widest['accuracy']['max'])} %, by {percent(_range(widest))} points over "
+        f"{widest['runs']} {runs}."
+        for cause, runs, methods in causes
+        for widest in sorted(methods, key=_range)[-1:]
+    ]
+
+
+def _range(method: Result) -> float:
+    return float(method["accuracy"]["max"] - method["accuracy"]["min"])
+
+
+def describe_methods(result: Result) -> list[str]:
+    """Say who is ahead, the best prompt condition or LoRA, and who is where both saw the same records."""
+    return [*_paired(result), *_equal_data(result)]
+
+
+def _paired(result: Result) -> list[str]:
+    paired = result.get("paired")
+    if not paired:
+        return []
+    tried = sum(cell["method"] != "lora" for cell in result["cells"])
+    prompt, lora, runs = _name(paired["prompt"], result), paired["lora"], paired.get("lora_runs", 1)
+    trained = _name({**lora, "draw": None}, result) + f" (mean of {runs} seeds)" if runs > 1 else _name(lora, result)
+    median = f" of the run of median accuracy ({draw_name(lora.get('draw'))})" if runs > 1 else ""
+    return [
+        f"The best prompt is {prompt}. Beside {trained}, on the same records, {_verdict(paired)}.",
+        f"Only the prompt is right on {paired['prompt_only_right']:,} of them, only LoRA on "
+        f"{paired['lora_only_right']:,}: McNemar's exact test{median}, {p_value(paired['p_value'])}.",
+        f"That prompt is the best of {tried:,} tried on these very records, which favours prompting.",
+    ]
+
+
+def _verdict(paired: Result) -> str:
+    """`difference` and its interval are LoRA minus prompt."""
+    difference, (low, high) = paired["difference"], paired["ci95"]
+    if low <= 0 <= high:
+        around = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+        return f"it is too close to call: LoRA minus prompt is {100 * difference:+.1f} points ({around})"
+    ahead, ends = ("LoRA", (low, high)) if difference > 0 else ("the prompt", (-high, -low))
+    return f"{ahead} is ahead by {percent(abs(difference))} points (95 % interval {percent_range(ends)})"
+
+
+def _equal_data(result: Result) -> list[str]:
+    sentences = []
+    for lora in result["methods"]:
+        same = [each for each in result["methods"] if _shows_what_it_saw(each, lora)]
+        if same:
+            figures = ", ".join(f"{condition_name(each)} {_accuracy(each)}" for each in (*same, lora))
+            sentences.append(f"Equal data: {figures}.")
+    return sentences
+
+
+def _shows_what_it_saw(prompt: Result, lora: Result) -> bool:
+    """Say whether the prompt shows as many records, in the same words, as LoRA was trained on."""
+    rows = lora.get("train_rows")
+    return bool(rows) and prompt.get("k") == rows and prompt.get("template") == lora.get("template")
+
+
+def _accuracy(method: Result) -> str:
+    accuracy = method["accuracy"]
+    return f"{percent(accuracy['mean'])} % [{percent_range(accuracy.get('ci95'))}]"
+
+
+def describe_break_even() -> list[str]:
+    """Say what the two counts of the break-even table mean."""
+    return [
+        "Counted in FLOP from the tokens measured here, accuracies taken as equal. Recomputed: each prompt "
+        "computes its demonstrations again, or retrieves its own. Shared: they are computed once for all "
+        "prompts. What a chain of thought writes is computed for each item either way. Never: prompting "
+        "costs no more per item than the adapter."
+    ]
+
+
+def _name(condition: Result, result: Result) -> str:
+    """Return the condition's name, and in brackets its draw, and its template where there are several."""
+    template = str(condition.get("template") or "") if len(templates(result)) > 1 else ""
+    details = ", ".join(part for part in (template, draw_name(condition.get("draw"))) if part)
+    return condition_name(condition) + (f" ({details})" if details else "")

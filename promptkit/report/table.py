@@ -1,0 +1,157 @@
+"""A comparison into tables and sentences for the terminal, readable at 80 columns.
+
+It takes the object that `--json` prints and computes no figure of its own. Names come from users'
+files, so everything is printed as plain text, never as rich markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from promptkit.report.findings import describe_break_even, describe_methods, describe_spread
+from promptkit.report.wording import (
+    BYTES,
+    FLOP,
+    NOTHING,
+    SECONDS,
+    Units,
+    condition_name,
+    number,
+    percent,
+    percent_range,
+    templates,
+    test_items,
+    unit_for,
+)
+
+Result = Mapping[str, Any]
+Columns = Mapping[str, Sequence[str]]  # header -> the cells below it, one per method
+
+
+def print_comparison(result: Result, console: Console) -> None:
+    """Print a comparison: what was compared, accuracy, cost, what it means, where the files are.
+
+    `result` is the object of `--json`; the keys beyond the documented ones may be missing.
+    """
+    methods = result["methods"]
+    items = test_items(result)
+    _print_lines(console, _headlines(result, items), style="bold")
+    _print_table(console, "Accuracy in %, on the same test records", _accuracy_columns(methods, items), methods)
+    _print_table(console, "Cost per test item, and of training once", _cost_columns(methods, items), methods)
+    _print_section(console, "Spread", describe_spread(result))
+    _print_section(console, "Prompting against training", describe_methods(result))
+    if result.get("break_even"):
+        title = "Break-even: test items from which on LoRA is cheaper, its training included"
+        counts = result["break_even"]
+        _print_table(console, title, _break_even_columns(counts), [{"method": name} for name in counts])
+        _print_lines(console, ["", *describe_break_even()], indent=2)
+    _print_section(console, "Notes", [str(note) for note in result.get("notes", [])])
+    console.print()
+    places = [f"run    {result['run']}", *(f"figure {path}" for path in result.get("figures", []))]
+    console.print(Text("\n".join(places)), highlight=False, soft_wrap=True)  # paths stay whole
+
+
+def _print_section(console: Console, title: str, sentences: Sequence[str]) -> None:
+    if sentences:
+        _print_lines(console, ["", title], style="bold")
+        _print_lines(console, sentences, indent=2)
+
+
+def _print_lines(console: Console, lines: Sequence[str], *, style: str = "", indent: int = 0) -> None:
+    """Print lines wrapped to the console's width, plain and without trailing spaces."""
+    for text in lines:
+        for part in Text(text, style=style).wrap(console, console.width - indent) or [Text()]:
+            line = Text(" " * indent) + part
+            line.rstrip()
+            console.print(line, highlight=False)
+
+
+def _print_table(console: Console, title: str, columns: Columns, methods: Sequence[Result]) -> None:
+    """Print one line per method, those of the same template together where there are several."""
+    gap = 2 if console.width >= 90 else 1
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("method", no_wrap=True, vertical="bottom")
+    for header in columns:
+        table.add_column(Text(header), justify="right", no_wrap=True, vertical="bottom")
+    several, last = len(templates({"methods": methods})) > 1, None
+    for method, cells in zip(methods, zip(*columns.values(), strict=True), strict=True):
+        if several and method.get("template") != last:
+            last = method.get("template")
+            table.add_row(Text(str(last), style="italic"))
+        table.add_row(Text(condition_name(method)), *(Text(cell) for cell in cells))
+    _print_lines(console, ["", title], style="bold")
+    console.print(Padding(table, (0, 0, 0, 2), expand=False), highlight=False)
+
+
+def _headlines(result: Result, items: int) -> list[str]:
+    first = [str(result["task"]), f"model {result['model']}", f"{items:,} test records"]
+    if result.get("labels"):
+        first.append(f"{len(result['labels'])} labels")
+    names = templates(result)
+    second = [f"template {name}" for name in names if len(names) == 1 and name]
+    if result.get("chance") is not None:
+        second.append(f"chance {percent(result['chance'])} %")
+    if result.get("majority") is not None:
+        second.append(f"always the most frequent label {percent(result['majority'])} %")
+    return [" · ".join(first), *([" · ".join(second)] if second else [])]
+
+
+def _accuracy_columns(methods: Sequence[Result], items: int) -> Columns:
+    accuracies = [method["accuracy"] for method in methods]
+    several = [method["runs"] > 1 for method in methods]
+    ranges = [percent_range((accuracy["min"], accuracy["max"])) for accuracy in accuracies]
+    return {
+        "runs": [str(method["runs"]) for method in methods],
+        "mean": [percent(accuracy["mean"]) for accuracy in accuracies],
+        "95 % interval": [percent_range(accuracy.get("ci95")) for accuracy in accuracies],
+        "std": [percent(each["std"]) if runs else NOTHING for each, runs in zip(accuracies, several, strict=True)],
+        "min–max": [each if runs else NOTHING for each, runs in zip(ranges, several, strict=True)],
+        "F1": [percent((method.get("macro_f1") or {}).get("mean")) for method in methods],
+        "unread": [percent(method.get("unread", 0) / items) for method in methods],
+    }
+
+
+def _cost_columns(methods: Sequence[Result], items: int) -> Columns:
+    costs = [method["cost"] for method in methods]
+    training = [method.get("train_cost") for method in methods]
+
+    def per_item(key: str, words: str, units: Units) -> tuple[str, list[str]]:
+        return _in_one_unit(words, [cost[key] / items for cost in costs], units)
+
+    def of_training(key: str, units: Units) -> tuple[str, list[str]]:
+        return _in_one_unit("train", [cost[key] if cost else None for cost in training], units)
+
+    return dict(
+        (
+            ("tokens\nprompted", [f"{cost['tokens_prompted'] / items:,.0f}" for cost in costs]),
+            ("tokens\ncomputed", [f"{cost['tokens_computed'] / items:,.0f}" for cost in costs]),
+            per_item("flops", "", FLOP),
+            per_item("seconds", "", SECONDS),
+            _in_one_unit("peak", [cost["peak_memory_bytes"] for cost in costs], BYTES),
+            of_training("flops", FLOP),
+            of_training("seconds", SECONDS),
+        )
+    )
+
+
+def _in_one_unit(words: str, values: Sequence[float | None], units: Units) -> tuple[str, list[str]]:
+    """Return (header, cells): all values in the unit that suits the smallest."""
+    size, name = unit_for([value for value in values if value is not None], units)
+    return f"{words}\n{name}", [NOTHING if value is None else number(value / size) for value in values]
+
+
+def _break_even_columns(counts: Mapping[str, Mapping[str, int | None]]) -> Columns:
+    def column(key: str) -> list[str]:
+        return ["never" if (count := counts[name].get(key)) is None else f"{count:,}" for name in counts]
+
+    return {
+        "demonstrations\nrecomputed": column("items"),
+        "demonstrations\nshared": column("items_prefix_shared"),
+    }

@@ -1,0 +1,78 @@
+"""Numbers and conditions into the words and units that tables and figures share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NOTHING = "–"
+FLOP = (
+    (1e18, "EFLOP"),
+    (1e15, "PFLOP"),
+    (1e12, "TFLOP"),
+    (1e9, "GFLOP"),
+    (1e6, "MFLOP"),
+    (1e3, "kFLOP"),
+    (1, "FLOP"),
+)
+BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B"))
+SECONDS = ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs"))
+Units = Sequence[tuple[float, str]]  # (size, name), the largest first
+
+
+def condition_name(condition: Mapping[str, Any]) -> str:
+    """Return `few-shot k=4`, `lora 1,000 rows` or the bare method: what a condition is called everywhere."""
+    if condition.get("train_rows") is not None:
+        return f"{condition['method']} {condition['train_rows']:,} rows"
+    if condition.get("k"):
+        return f"{condition['method']} k={condition['k']}"
+    return str(condition["method"])
+
+
+def templates(result: Mapping[str, Any]) -> list[str]:
+    """Return the templates of a comparison in their order; an empty name where none is given."""
+    return list(dict.fromkeys(method.get("template") or "" for method in result["methods"]))
+
+
+def test_items(result: Mapping[str, Any]) -> int:
+    """Return the number of test records that every condition was run on."""
+    records = result.get("records") or {}
+    return int(records.get("test") or result["cells"][0]["n"])
+
+
+def draw_name(draw: Mapping[str, Any] | None) -> str:
+    """Return `seed 3, order 5`, or nothing where there was nothing to draw."""
+    known = [f"{name} {draw[name]}" for name in ("seed", "order") if draw.get(name) is not None] if draw else []
+    return ", ".join(known)
+
+
+def percent(share: float | None) -> str:
+    """Return a share as percent without its sign: 0.7125 as 71.2."""
+    return NOTHING if share is None else f"{100 * share:.1f}"
+
+
+def percent_range(ends: Sequence[float] | None) -> str:
+    """Return two shares as `64.5–77.1`."""
+    return NOTHING if ends is None else f"{percent(ends[0])}–{percent(ends[1])}"
+
+
+def number(value: float) -> str:
+    """Return one digit after the point below a hundred, and thousands separated: 3.1, 412, 1,204."""
+    return f"{value:,.1f}" if 0 < value < 99.95 else f"{value:,.0f}"
+
+
+def unit_for(values: Sequence[float], units: Units) -> tuple[float, str]:
+    """Return the largest unit (size, name) of which every value but zero has at least one."""
+    smallest = min((value for value in values if value > 0), default=1.0)
+    return next((unit for unit in units if smallest >= unit[0]), units[-1])
+
+
+def quantity(value: float, units: Units) -> str:
+    """Return one value in the unit that suits it: 1.2e9 FLOP as `1.2 GFLOP`."""
+    size, name = unit_for([value], units)
+    return f"{number(value / size)} {name}"
+
+
+def p_value(p: float) -> str:
+    """Return `p = 0.012`, or `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

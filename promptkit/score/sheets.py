@@ -1,0 +1,99 @@
+"""Prompts into token ids: what is to be written after each, and which tokens of its choices are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptkit.errors import WindowError
+from promptkit.models import Model
+from promptkit.prompt import Prompt
+from promptkit.score.rows import read_prompts
+from promptkit.score.writing import Request, Written
+from promptkit.tokens import Joined
+
+
+@dataclass(slots=True)
+class Sheet:
+    """One prompt on its way to a prediction.
+
+    `text` is what stands before the choices: the prompt, rendered as chat turns where asked for, and then what
+    was written. `joined` holds a joint encoding per choice that is to be scored; none where an answer is read.
+    """
+
+    prompt: Prompt
+    text: str
+    request: Request | None = None
+    joined: tuple[Joined, ...] = ()
+    written: Written | None = None
+    logprobs: tuple[float, ...] = ()
+
+    @property
+    def scores_choices(self) -> bool:
+        """Whether the choices are scored, not an answer read from what was written."""
+        generation = self.prompt.generation
+        return bool(self.prompt.choices) and (generation is None or generation.answer is None)
+
+    @property
+    def length(self) -> int:
+        """The most tokens that this takes: prompt, writing at its limit, longest choice."""
+        read = max((len(joined.ids) for joined in self.joined), default=0)
+        if self.request is None:
+            return read
+        return max(read, len(self.request.ids)) + self.request.max_tokens
+
+    @property
+    def tokens_prompted(self) -> int:
+        """What a tool that shares nothing computes: the writing, and every choice at full length."""
+        scored = sum(len(joined.ids) for joined in self.joined)
+        written = len(self.request.ids) + self.written.tokens if self.request and self.written else 0
+        return scored + written
+
+
+def prompt_lengths(model: Model, prompts: Iterable[Prompt | Mapping[str, Any]], *, chat: bool = False) -> list[int]:
+    """Return per prompt the most tokens it takes: prompt, writing at its limit, and longest choice."""
+    return [sheet.length for sheet in open_sheets(model, read_prompts(prompts, chat=chat), chat)]
+
+
+def open_sheets(model: Model, prompts: Sequence[Prompt], chat: bool) -> list[Sheet]:
+    """Return a sheet per prompt, encoded as it is before anything is written."""
+    encoder = model.encoder
+    sheets = [Sheet(prompt, encoder.chat_prefix(prompt.messages) if chat else prompt.text) for prompt in prompts]
+    writing = [sheet for sheet in sheets if sheet.prompt.generation]
+    encoded = encoder.encode_all([sheet.text for sheet in writing], chat=chat)
+    for sheet, ids in zip(writing, encoded, strict=True):
+        if generation := sheet.prompt.generation:
+            start = tuple(ids) or (encoder.opening_token(),)
+            sheet.request = Request(start, generation.stop, generation.max_tokens)
+    join_choices(model, sheets, chat)
+    return sheets
+
+
+def join_choices(model: Model, sheets: Sequence[Sheet], chat: bool) -> None:
+    """Encode every choice behind its sheet's text as it is now."""
+    scored = [sheet for sheet in sheets if sheet.scores_choices]
+    pairs = [(sheet.text, choice) for sheet in scored for choice in _render_choices(model, sheet, chat)]
+    joined = iter(model.encoder.join_all(pairs, chat=chat))
+    for sheet in scored:
+        sheet.joined = tuple(next(joined) for _ in sheet.prompt.choices)
+
+
+def check_window(model: Model, sheets: Sequence[Sheet]) -> None:
+    """Raise WindowError for the first prompt that is longer than the model's window."""
+    for sheet in sheets:
+        if sheet.length > model.window:
+            limit = sheet.request.max_tokens if sheet.request else 0
+            writing = f" ({limit} of them to be written)" if limit else ""
+            raise WindowError(
+                f"prompt {sheet.prompt.id!r} takes {sheet.length} tokens{writing}, but the window of model "
+                f"{model.name!r} is {model.window}: use fewer or shorter demonstrations, or another model"
+            )
+
+
+def _render_choices(model: Model, sheet: Sheet, chat: bool) -> Sequence[str]:
+    """The choices as they follow the text: a chat template has its say, unless the turn has begun already."""
+    if not chat or sheet.written:
+        return sheet.prompt.choices
+    messages = sheet.prompt.messages
+    return [model.encoder.chat_completion(messages, choice) for choice in sheet.prompt.choices]

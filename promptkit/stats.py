@@ -1,0 +1,148 @@
+"""Right and wrong answers into intervals, tests and spreads.
+
+Which question each figure answers, and where it fails, is in docs/statistics.md.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The ends of a confidence interval."""
+
+    low: float
+    high: float
+
+    def as_list(self) -> list[float]:
+        """Return [low, high], as `--json` prints it."""
+        return [self.low, self.high]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How one figure varies over runs. `std` divides by runs - 1; of one run it is 0.0 and says nothing."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+    runs: int
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the keys that `--json` prints; the runs stand beside them there."""
+        return {key: value for key, value in asdict(self).items() if key != "runs"}
+
+
+@dataclass(frozen=True, slots=True)
+class McNemar:
+    """Two conditions on the same items: on how many only the one was right, and how surprising that is."""
+
+    first_only: int
+    second_only: int
+    p_value: float
+
+
+def wilson_interval(correct: int, n: int, level: float = 0.95) -> Interval:
+    """Return the score interval of a proportion; no items at all say nothing: 0 to 1.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    if n == 0:
+        return Interval(0.0, 1.0)
+    from scipy.stats import binomtest
+
+    found = binomtest(correct, n).proportion_ci(level, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
+def bootstrap_interval(
+    runs: Sequence[Sequence[float]], level: float = 0.95, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Return the interval of a method's mean correctness, over other runs and other items.
+
+    `runs` is runs x items, 0 or 1: row for row one draw of demonstrations (or one training seed) on
+    the same items. Rows and columns are both resampled, so the interval holds for draws and items
+    that were not seen. One run is Wilson's interval: it says nothing about other draws. So are
+    answers without any variation, which resampling would give an interval of no width.
+
+    Source: Owen 2007, "The pigeonhole bootstrap" (it errs to the wide side), percentile ends.
+    """
+    import numpy
+
+    matrix = numpy.asarray(runs, dtype=float)
+    if matrix.ndim != 2 or matrix.size == 0:
+        raise ValueError(f"expected runs x items, got shape {matrix.shape}")
+    draws, items = matrix.shape
+    if draws == 1 or numpy.ptp(matrix) == 0:
+        return wilson_interval(round(float(matrix[0].sum())), items, level)
+    random = numpy.random.default_rng(seed)
+    row_counts = random.multinomial(draws, [1 / draws] * draws, size=resamples)
+    item_counts = random.multinomial(items, [1 / items] * items, size=resamples)
+    means = ((row_counts @ matrix) * item_counts).sum(axis=1) / matrix.size
+    return _percentiles(means, level)
+
+
+def paired_interval(
+    first: Sequence[float],
+    second: Sequence[float],
+    level: float = 0.95,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Return the interval of mean(first - second) over other items, item for item the same ones.
+
+    Each value is one item's correctness: 0 or 1, or its mean over runs. Where the difference is the
+    same on every item, resampling would give no width; then at most a share u of other items differs
+    (u: the upper end of Wilson's interval for 0 of n), by -1 to 1.
+
+    Source: Efron and Tibshirani 1993, "An introduction to the bootstrap", ch. 13 (percentile ends).
+    """
+    import numpy
+
+    difference = numpy.asarray(first, dtype=float) - numpy.asarray(second, dtype=float)
+    items = len(difference)
+    if items == 0 or numpy.ptp(difference) == 0:
+        mean = float(difference[0]) if items else 0.0
+        other = wilson_interval(0, items, level).high
+        return Interval((1 - other) * mean - other, (1 - other) * mean + other)
+    counts = numpy.random.default_rng(seed).multinomial(items, [1 / items] * items, size=resamples)
+    return _percentiles(counts @ difference / items, level)
+
+
+def _percentiles(values: Any, level: float) -> Interval:
+    import numpy
+
+    low, high = numpy.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def mcnemar(first: Sequence[int], second: Sequence[int]) -> McNemar:
+    """Return the exact two-sided test that two conditions are right equally often on the same items.
+
+    Only the items on which one is right and the other wrong count; without any the p-value is 1.
+
+    Source: McNemar 1947, "Note on the sampling error of the difference between correlated
+    proportions or percentages", in its exact binomial form.
+    """
+    from scipy.stats import binomtest
+
+    pairs = list(zip(first, second, strict=True))
+    first_only, second_only = pairs.count((1, 0)), pairs.count((0, 1))
+    discordant = first_only + second_only
+    p_value = float(binomtest(first_only, discordant).pvalue) if discordant else 1.0
+    return McNemar(first_only, second_only, p_value)
+
+
+def summarize(values: Sequence[float]) -> Spread:
+    """Return mean, standard deviation, extremes and number of the runs' figures; at least one run."""
+    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    return Spread(math.fsum(values) / len(values), std, min(values), max(values), len(values))

@@ -1,0 +1,308 @@
+"""Finished cells into a run folder that can be killed and started again.
+
+    runs/reviews-1a2b3c4d/
+      run.json      what was run: settings, seeds, hashes, versions
+      cells/        one file per finished cell, a function of what was run
+      measures/     what depends on the machine and the moment: seconds, memory, dates
+      adapters/     trained adapters
+
+Every file is written beside its name and then moved there, so it is whole or not there at all, and
+several processes may fill the same folder. A temporary file names the process that writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from promptkit.errors import RunError
+
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+
+PACKAGES = ("promptkit", "torch", "transformers", "peft", "datasets")
+_SERIAL = itertools.count()
+_STARTED = time.time()
+_WEEK = 7 * 24 * 60 * 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One finished point of a run: what it is, and what came out."""
+
+    spec: Mapping[str, Any]
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder, opened with `Run.open`.
+
+    Specs, settings and results are JSON. A spec names everything that its result depends on, hashes
+    of template, task, records and model included; nothing else may be in either.
+    """
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path, settings: Mapping[str, JSON]) -> Run:
+        """Return the run in `folder`, new or resumed; its settings and versions must be equal then.
+
+        Raises RunError where the folder holds something else, another run, or cannot be written.
+        Settings go into run.json as they are: give hashes rather than paths of this machine.
+        """
+        wanted = {"settings": settings, "versions": versions()}
+        if _is_run(folder):
+            _refuse_difference(folder, wanted)
+        else:
+            write_whole(folder / "run.json", _canonical(wanted, folder, indent=2) + b"\n")
+        _remove_leftovers(folder)
+        return cls(folder)
+
+    def load(self, spec: Mapping[str, JSON]) -> dict[str, Any] | None:
+        """Return the result saved for `spec`, None where it is still to be computed.
+
+        Raises RunError for a file that was not written by `save`.
+        """
+        path = self._path("cells", spec)
+        return _read_cell(path, "result")[1] if path.exists() else None
+
+    def save(
+        self,
+        spec: Mapping[str, JSON],
+        result: Mapping[str, JSON],
+        measure: Mapping[str, JSON] | None = None,
+    ) -> None:
+        """Write a finished cell; its bytes are a function of spec and result.
+
+        `measure` is what computing it took here (seconds, memory, dates) and goes into a file apart,
+        written first: a cell that is there has its measure.
+        """
+        if measure is not None:
+            _write_cell(self._path("measures", spec), spec, "measure", measure)
+        _write_cell(self._path("cells", spec), spec, "result", result)
+
+    def load_measure(self, spec: Mapping[str, JSON]) -> dict[str, Any] | None:
+        """Return the measure saved for `spec`, None where there is none."""
+        path = self._path("measures", spec)
+        return _read_cell(path, "measure")[1] if path.exists() else None
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield all finished cells, in the order of their keys."""
+        for path in sorted((self.folder / "cells").glob("[!.]*.json")):
+            yield Cell(*_read_cell(path, "result"))
+
+    def adapter_folder(self, spec: Mapping[str, JSON]) -> Path:
+        """Return where the adapter of `spec` is, or will be: whole, or not there at all."""
+        return self.folder / "adapters" / cell_key(spec)
+
+    @contextmanager
+    def new_adapter(self, spec: Mapping[str, JSON]) -> Iterator[Path]:
+        """Yield a folder to train into, not there yet; it becomes `adapter_folder(spec)` at the end.
+
+        Where another process was first, its adapter stays. After an error nothing stays.
+        """
+        final = self.adapter_folder(spec)
+        temporary = _temporary(final)
+        try:
+            temporary.mkdir(parents=True)
+        except OSError as error:
+            raise _unwritable(final, error) from error
+        try:
+            yield temporary / "adapter"
+            _move_folder(temporary / "adapter", final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _path(self, kind: str, spec: Mapping[str, JSON]) -> Path:
+        return self.folder / kind / f"{cell_key(spec)}.json"
+
+
+def cell_key(spec: Mapping[str, JSON]) -> str:
+    """Return the hex SHA-256 of the spec as canonical JSON: another byte, another cell."""
+    return hashlib.sha256(_canonical(spec, "a cell's spec")).hexdigest()
+
+
+def default_folder(task: str, settings: Mapping[str, JSON]) -> Path:
+    """Return `runs/<task>-<8 hex digits>`: other settings or library versions, another folder."""
+    digest = cell_key({"settings": settings, "versions": versions()})
+    return Path("runs") / f"{task}-{digest[:8]}"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that figures depend on, and of Python, importing none of them."""
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for package in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a kill or on a full disk.
+
+    Raises RunError where it cannot be written; nothing half-written stays.
+    """
+    temporary = _temporary(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _move_folder(finished: Path, final: Path) -> None:
+    """Move a folder to its name; where another process was first, its folder stays."""
+    try:
+        finished.rename(final)
+    except OSError as error:
+        if not final.exists():
+            raise _unwritable(final, error) from error
+
+
+def _is_run(folder: Path) -> bool:
+    """Say whether the folder holds a run (True) or is free for one (False); otherwise raise RunError."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise RunError(f"{folder}: is no run folder ({error.strerror}); give another --out") from error
+    if "run.json" not in names and any(_writer(name) is None for name in names):
+        raise RunError(f"{folder}: exists and holds no run (no run.json); give another --out")
+    return "run.json" in names
+
+
+def _refuse_difference(folder: Path, wanted: Mapping[str, JSON]) -> None:
+    """Raise RunError with the first setting or version in which the run there differs from `wanted`."""
+    found = _read_object(folder / "run.json")
+    difference = _first_difference(found, json.loads(_canonical(wanted, folder)))
+    if difference:
+        raise RunError(f"{folder}: this run was started with {difference}; give another --out, or the same again")
+
+
+def _first_difference(found: Any, wanted: Any, name: str = "") -> str:
+    """Return `seed = 0, not 1` for the first difference, with the names that lead to it; or nothing."""
+    if found == wanted:
+        return ""
+    if not (isinstance(found, dict) and isinstance(wanted, dict)):
+        return f"{name} = {_brief(found)}, not {_brief(wanted)}"
+    for key in sorted(found.keys() | wanted.keys()):
+        inner = key if name in ("", "settings") else f"{name}.{key}"
+        if key not in found or key not in wanted:
+            return f"no {inner}, not {_brief(wanted[key])}" if key in wanted else f"{inner}, which is not given now"
+        difference = _first_difference(found[key], wanted[key], inner)
+        if difference:
+            return difference
+    return ""
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _write_cell(path: Path, spec: Mapping[str, JSON], name: str, value: Mapping[str, JSON]) -> None:
+    write_whole(path, _canonical({"spec": spec, name: value}, path) + b"\n")
+
+
+def _read_cell(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return (spec, value) of a cell file; RunError where it is not what `_write_cell` wrote there."""
+    content = _read_object(path)
+    spec, value = content.get("spec"), content.get(name)
+    if not isinstance(spec, dict) or not isinstance(value, dict) or cell_key(spec) != path.stem:
+        raise _damaged(path)
+    return spec, value
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror}); give another --out") from error
+    except ValueError as error:
+        raise _damaged(path) from error
+    if not isinstance(content, dict):
+        raise _damaged(path)
+    return content
+
+
+def _canonical(value: JSON, where: object, indent: int | None = None) -> bytes:
+    """Return the one JSON text of a value: keys sorted, floats in their shortest exact form, ASCII."""
+    separators = (",", ":") if indent is None else None
+    try:
+        text = json.dumps(value, sort_keys=True, allow_nan=False, separators=separators, indent=indent)
+    except ValueError as error:
+        raise RunError(f"{where}: a number is NaN or infinite, which is no result; try --dtype float32") from error
+    return text.encode()
+
+
+def _damaged(path: Path) -> RunError:
+    return RunError(
+        f"{path}: was damaged or edited from outside (files of a run are written whole); "
+        "delete it and start again, which computes it anew"
+    )
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path}: cannot be written ({error.strerror}); make room there or give another --out")
+
+
+def _temporary(path: Path) -> Path:
+    """Return a name beside `path` that no other writer uses and that says who writes it."""
+    return path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{next(_SERIAL)}.tmp")
+
+
+def _writer(name: str) -> tuple[str, int] | None:
+    """Return (machine, process) of a temporary name, None for any other name."""
+    parts = name.rsplit(".", 4)
+    if len(parts) != 5 or parts[4] != "tmp" or not name.startswith(".") or not parts[2].isdecimal():
+        return None
+    return parts[1], int(parts[2])
+
+
+def _host() -> str:
+    """Return a mark of this machine that does not tell its name."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that live no more; another machine's after a week."""
+    for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
+        writer = _writer(path.name)
+        with suppress(OSError):  # another process removed it first
+            if writer and _is_leftover(*writer, written=path.stat().st_mtime):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _is_leftover(host: str, process: int, written: float) -> bool:
+    if host != _host():
+        return time.time() - written > _WEEK
+    if process == os.getpid():  # ours, or of a killed process that had the same number (containers)
+        return written < _STARTED
+    if os.name != "posix":
+        return False  # signal 0 would end the process there
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

@@ -1,0 +1,193 @@
+"""A TOML file into a Task: what is to be predicted, from which columns of which data."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from promptkit.errors import TaskError, nearest
+from promptkit.library import display_path, find_names
+
+#: Field names with a meaning of their own; every other name is the template author's.
+RESERVED = ("id", "label", "rationale", "choices")
+#: The splits a task names; a task without `validation` has it cut from `train` where one is needed.
+SPLITS = ("train", "validation", "test")
+
+
+def _as_column(value: object) -> object:
+    if isinstance(value, str):
+        return {"column": (value,)}
+    if isinstance(value, list):
+        return {"column": tuple(value)}
+    if isinstance(value, dict) and isinstance(value.get("column"), str):
+        return {**value, "column": (value["column"],)}
+    return value
+
+
+class Column(BaseModel):
+    """Where a field's value stands in the data: the first of `column` that a row has.
+
+    A dot reaches into a struct (`choices.text`). Of the value, `after` keeps what follows its last
+    occurrence, `before` what precedes its first one, and `remove` deletes matches of a regular expression.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    column: tuple[str, ...] = Field(min_length=1)
+    after: str | None = None
+    before: str | None = None
+    remove: str | None = None
+
+    @cached_property
+    def extracts(self) -> bool:
+        """Whether the value is a part of what the column holds."""
+        return (self.after, self.before, self.remove) != (None, None, None)
+
+
+class Source(BaseModel):
+    """Where records come from: a hub data set, files beside the task file, or a generator."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: str | None = None
+    name: str | None = None
+    revision: str | None = None
+    generator: str | None = None
+    seed: int = 0
+    train: str | int | None = None
+    validation: str | int | None = None
+    test: str | int | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Source:
+        if (self.path is None) == (self.generator is None):
+            raise ValueError("give either `path` or `generator`")
+        kind = int if self.generator else str
+        for split in SPLITS:
+            value = getattr(self, split)
+            if value is not None and not isinstance(value, kind):
+                expected = "a number of records" if self.generator else "a split's name"
+                raise ValueError(f"`{split}` must be {expected}, got {value!r}")
+        return self
+
+
+class Task(BaseModel):
+    """A task: its fields, labels, data and the template family that fits.
+
+    `labels` is None where the answer is free text or where each record brings its own choices
+    (`fields` then maps `choices`). `path` and `hash` identify the file the task was read from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    path: Path
+    hash: str
+    description: str
+    reference: str = ""
+    labels: tuple[str, ...] | None = None
+    templates: str
+    metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    fields: dict[str, Annotated[Column, BeforeValidator(_as_column)]]
+    data: Source
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Task:
+        if "label" not in self.fields:
+            raise ValueError("[fields] has no `label`")
+        if not self.input_fields and "choices" not in self.fields:
+            raise ValueError("[fields] names no field besides the label")
+        if self.labels is not None:
+            if "choices" in self.fields:
+                raise ValueError("give either `labels` or a `choices` field")
+            if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
+                raise ValueError("`labels` must be two or more different names")
+        return self
+
+    @property
+    def input_fields(self) -> tuple[str, ...]:
+        """The fields a template's `input` may ask for, besides `labels` and `choices`."""
+        return tuple(name for name in self.fields if name not in RESERVED)
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether each record brings its own choices."""
+        return "choices" in self.fields
+
+    @property
+    def has_rationales(self) -> bool:
+        """Whether the data holds a rationale for each record."""
+        return "rationale" in self.fields
+
+    @property
+    def is_free_text(self) -> bool:
+        """Whether the answer is written rather than chosen."""
+        return self.labels is None and not self.has_choices
+
+
+def find_tasks() -> dict[str, Path]:
+    """Return name -> file of every task, the working directory's first."""
+    return find_names("tasks", ".toml")
+
+
+def load_task(name: str | Path) -> Task:
+    """Load a task by its name or by the path of its TOML file.
+
+    Raises TaskError for an unknown name (the nearest one is suggested) and for a file that is not
+    valid; the message names the file and, where it can be told, the line.
+    """
+    path = Path(name) if str(name).endswith(".toml") else find_tasks().get(str(name))
+    if path is None:
+        known = find_tasks()
+        raise TaskError(f"unknown task {str(name)!r}; known: {', '.join(known)}.{nearest(str(name), known)}")
+    try:
+        content = path.read_bytes()
+        settings = tomllib.loads(content.decode("utf-8"))
+    except FileNotFoundError as error:
+        raise TaskError(f"{path}: no such task file; give a name from `promptkit list` or a path") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise TaskError(f"{_place(path, error)}: {error}") from error
+    reserved = {"name": path.stem, "path": path, "hash": hashlib.sha256(content).hexdigest()}
+    for key in reserved:
+        if key in settings:
+            raise TaskError(f"{display_path(path)}:{_line(content, key)}: {key!r} is not a setting of a task file")
+    try:
+        return Task.model_validate({**settings, **reserved})
+    except ValidationError as error:
+        raise TaskError(_explain(path, content, error)) from error
+
+
+def _place(path: Path, error: Exception) -> str:
+    line = re.search(r"at line (\d+)", str(error))
+    return f"{display_path(path)}:{line.group(1)}" if line else display_path(path)
+
+
+def _line(content: bytes, key: str) -> int:
+    pattern = re.compile(rf"\s*\[?\s*\"?{re.escape(key)}\"?\s*[=\]]")
+    lines = content.decode("utf-8").splitlines()
+    return next((number for number, line in enumerate(lines, 1) if pattern.match(line)), 1)
+
+
+def _explain(path: Path, content: bytes, error: ValidationError) -> str:
+    first = error.errors()[0]
+    keys = [str(key) for key in first["loc"]]
+    place = f"{display_path(path)}:{_line(content, keys[-1])}" if keys else display_path(path)
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        allowed = _allowed(keys)
+        message = f"unknown setting {keys[-1]!r}; allowed: {', '.join(allowed)}.{nearest(keys[-1], allowed)}"
+    elif first["type"] == "missing":
+        message = f"{'.'.join(keys)!r} is missing"
+    elif keys:
+        message = f"{'.'.join(keys)}: {message}"
+    return f"{place}: {message}"
+
+
+def _allowed(keys: list[str]) -> list[str]:
+    if keys[0] == "fields":
+        return list(Column.model_fields)
+    model: Any = Source if keys[0] == "data" and len(keys) > 1 else Task
+    return [name for name in model.model_fields if name not in ("name", "path", "hash") or model is Source]

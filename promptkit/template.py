@@ -1,0 +1,387 @@
+"""A Jinja2 file into a Template: one way to put a task into words, checked against the task."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import regex
+from jinja2 import meta, nodes
+from jinja2.runtime import Macro
+
+from promptkit.errors import TemplateError, nearest
+from promptkit.library import display_path, find_names, search_folders
+from promptkit.record import Record
+from promptkit.sandbox import RENDER_ERRORS, explain_render_error, make_environment, parse
+from promptkit.task import RESERVED, Task
+
+#: The parts of a template, in the order in which they stand in a prompt.
+PARTS = ("instruction", "input", "rationale", "target")
+#: The settings a template may `{% set %}`, and their types.
+SETTINGS: dict[str, type | tuple[type, ...]] = {
+    "labels": dict,
+    "separator": str,
+    "stop": (str, list, tuple),
+    "answer": str,
+    "max_tokens": int,
+}
+SEPARATOR = "\n\n"
+_MAX_TOKENS = {True: 160, False: 32}  # by whether a rationale is to be written
+
+
+@dataclass(frozen=True)
+class Part:
+    """One macro of a template: what it takes, where it stands, how it is called."""
+
+    name: str
+    place: str
+    arguments: tuple[str, ...]
+    required: tuple[str, ...]
+    call: Callable[..., str]
+
+    def fit(self, available: Container[str]) -> Part:
+        """Return the part without the optional arguments that nothing can fill."""
+        filled = tuple(name for name in self.arguments if name in available)
+        if filled == self.arguments:
+            return self
+
+        def call(*values: Any) -> str:
+            return self.call(**dict(zip(filled, values, strict=True)))
+
+        return replace(self, arguments=filled, call=call)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A loaded template file.
+
+    `hash` is a hex digest of everything its text depends on: the file and what it imports.
+    `labels` maps a task's labels to the words that stand for them (empty: the labels themselves).
+    `separator` stands between instruction, demonstrations and query. `stop`, `max_tokens` and
+    `answer` (a regular expression) say how what the model writes ends and how it is read.
+    """
+
+    name: str
+    path: Path
+    hash: str
+    description: str
+    parts: Mapping[str, Part]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    separator: str = SEPARATOR
+    stop: tuple[str, ...] = ()
+    answer: str | None = None
+    max_tokens: int = 0
+
+    @property
+    def is_cot(self) -> bool:
+        """Whether a rationale comes before the answer (a chain-of-thought template)."""
+        return "rationale" in self.parts
+
+    def bind(self, task: Task) -> BoundTemplate:
+        """Check the template against `task` and return it ready to render the task's records.
+
+        Raises TemplateError, with file and line, where a part asks for a field that the task does not
+        have (the nearest name is suggested) or where `labels` leaves out a label of the task.
+        """
+        if task.is_free_text and self.answer is None:
+            raise TemplateError(
+                f"{display_path(self.path)}: task {task.name!r} is answered in free text, and the template does not say "
+                'how to read it; add {% set answer = "…(…)…" %}, a regular expression with a group'
+            )
+        words = _words(self, task)
+        parts = {name: _fit(part, task) for name, part in self.parts.items()}
+        return BoundTemplate(replace(self, parts=parts), task, words)
+
+
+@dataclass(frozen=True)
+class BoundTemplate:
+    """A template that fits a task; renders the task's records, part by part, byte for byte.
+
+    `words` are the verbalizers in the order of the task's labels (empty where the task has none).
+    """
+
+    template: Template
+    task: Task
+    words: tuple[str, ...]
+
+    @cached_property
+    def instruction(self) -> str:
+        """The instruction's text, empty where the template has none."""
+        part = self.template.parts.get("instruction")
+        return self._call(part, {"labels": list(self.words)}, "instruction") if part else ""
+
+    def input(self, record: Record) -> str:
+        """Return the record as it is asked; the label has no way into it."""
+        values = self._values(record)
+        part = self.template.parts["input"]
+        try:
+            return part.call(*[values[name] for name in part.arguments])
+        except RENDER_ERRORS as error:
+            raise explain_render_error(error, f"input of record {record.id!r}") from error
+
+    def rationale(self, record: Record) -> str:
+        """Return the record's rationale as a demonstration shows it and training teaches it."""
+        if record.rationale is None:
+            raise TemplateError(
+                f"{self.template.name} reasons before it answers, but record {record.id!r} has no rationale; "
+                "use a template without one, or map `rationale` to a column of the data"
+            )
+        values = {**self._values(record), "rationale": record.rationale}
+        return self._call(self.template.parts["rationale"], values, f"rationale of record {record.id!r}")
+
+    def choices(self, record: Record) -> tuple[str, ...]:
+        """Return the rendered target of every label; empty where the answer is free text."""
+        if self._shared_choices is not None:
+            return self._shared_choices
+        labels = self.words or record.choices or ()
+        return tuple(self._target(record, label, index) for index, label in enumerate(labels))
+
+    def target(self, record: Record) -> str:
+        """Return the rendered target of the record's own label: the text that training teaches."""
+        if record.label is None:
+            raise TemplateError(f"record {record.id!r} has no label, so its answer cannot be shown")
+        if isinstance(record.label, int):
+            return self.choices(record)[record.label]
+        return self._target(record, record.label, 0)
+
+    @cached_property
+    def _shared_choices(self) -> tuple[str, ...] | None:
+        """The choices of every record, where a target depends on nothing but its label."""
+        if not self.words or not set(self.template.parts["target"].arguments) <= {"label", "index", "labels"}:
+            return None
+        nobody = Record(id="", fields={}, label=None)
+        return tuple(self._target(nobody, word, index) for index, word in enumerate(self.words))
+
+    def _target(self, record: Record, label: str, index: int) -> str:
+        values = {**self._values(record), "label": label, "index": index}
+        return self._call(self.template.parts["target"], values, f"target of record {record.id!r}")
+
+    def _values(self, record: Record) -> Mapping[str, Any]:
+        if self.words:
+            return {**record.fields, "labels": list(self.words)} if self._asks_for_labels else record.fields
+        return {**record.fields, "choices": list(record.choices or ())}
+
+    @cached_property
+    def _asks_for_labels(self) -> bool:
+        return any("labels" in part.arguments for part in self.template.parts.values())
+
+    def _call(self, part: Part, values: Mapping[str, Any], where: str) -> str:
+        try:
+            return part.call(*[values[name] for name in part.arguments])
+        except RENDER_ERRORS as error:
+            raise explain_render_error(error, where) from error
+
+
+def find_templates() -> dict[str, Path]:
+    """Return name (`family/name`) -> file of every template, the working directory's first."""
+    return find_names("templates", ".jinja")
+
+
+def match_templates(patterns: Iterable[str], family: str) -> list[str]:
+    """Return the names that match `patterns`: full names, names inside `family`, or globs of either.
+
+    Raises TemplateError for a pattern that matches nothing.
+    """
+    names = find_templates()
+    found: list[str] = []
+    for pattern in patterns:
+        if pattern.endswith(".jinja") and Path(pattern).is_file():
+            matches = [pattern]
+        else:
+            matches = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+            matches = matches or [n for n in names if fnmatch.fnmatchcase(n, f"{family}/{pattern}")]
+        if not matches:
+            near = nearest(pattern, [*names, *(name.split("/")[-1] for name in names)])
+            raise TemplateError(f"no template matches {pattern!r}; `promptkit list templates` shows them.{near}")
+        found += [name for name in matches if name not in found]
+    return found
+
+
+def load_template(name: str | Path) -> Template:
+    """Load a template by its name (`sentiment/plain`) or by the path of its file.
+
+    Raises TemplateError, naming file and line, for an unknown name, a syntax error, a missing part,
+    a setting of the wrong type, and anything that the sandbox refuses.
+    """
+    folders, file, name = _locate(str(name))
+    environment = make_environment(folders)
+    sources: dict[str, str] = {}
+    trees: dict[str, nodes.Template] = {}
+    path = _parse_all(environment, file, sources, trees)
+    variables = _run(environment, file)
+    settings = _settings(variables, path)
+    parts = _parts(variables, path, trees)
+    digest = hashlib.sha256()
+    for imported in sorted(sources):
+        digest.update(f"{imported}\0{sources[imported]}\0".encode())
+    first_line = sources[file].split("#}")[0]
+    description = first_line[2:].strip() if first_line.startswith("{#") else ""
+    settings.setdefault("max_tokens", _MAX_TOKENS["rationale" in parts])
+    return Template(name=name, path=path, hash=digest.hexdigest(), description=description, parts=parts, **settings)
+
+
+def _locate(name: str) -> tuple[tuple[Path, ...], str, str]:
+    """Return (folders to search, file name below them, the template's name)."""
+    folders = search_folders("templates")
+    path = Path(name)
+    if name.endswith(".jinja"):
+        if not path.is_file():
+            raise TemplateError(f"{name}: no such template file; `promptkit list templates` shows the known names")
+        for folder in folders:
+            if path.resolve().is_relative_to(folder.resolve()):
+                relative = path.resolve().relative_to(folder.resolve())
+                return folders, relative.as_posix(), relative.with_suffix("").as_posix()
+        return (path.parent, *folders), path.name, path.with_suffix("").as_posix()
+    known = find_templates()
+    if name not in known:
+        raise TemplateError(f"unknown template {name!r}; `promptkit list templates` shows them.{nearest(name, known)}")
+    return folders, f"{name}.jinja", name
+
+
+def _parse_all(
+    environment: jinja2.Environment,
+    file: str,
+    sources: dict[str, str],
+    trees: dict[str, nodes.Template],
+    importing: tuple[str, ...] = (),
+) -> Path:
+    """Parse `file` and everything it imports; return its path."""
+    source, path, tree = parse(environment, file)
+    if file in importing:
+        circle = " imports ".join((*importing[importing.index(file) :], file))
+        raise TemplateError(f"{display_path(path)}: templates import each other in a circle: {circle}")
+    sources[file], trees[str(path)] = source, tree
+    for imported in meta.find_referenced_templates(tree):
+        if imported is None:
+            raise TemplateError(f"{display_path(path)}: imports must name their file as plain text")
+        if imported not in sources or imported in (*importing, file):
+            try:
+                _parse_all(environment, imported, sources, trees, (*importing, file))
+            except TemplateError as error:
+                raise TemplateError(f"{display_path(path)} imports {imported!r}: {error}") from error
+    return path
+
+
+def _run(environment: jinja2.Environment, file: str) -> dict[str, Any]:
+    """Run the file's top level; return what it defines, including names it imported with `from`."""
+    try:
+        template = environment.get_template(file)
+        context = template.new_context()
+        for _ in template.root_render_func(context):
+            pass
+    except RENDER_ERRORS as error:
+        raise explain_render_error(error, "top level") from error
+    return context.vars
+
+
+def _settings(variables: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    settings = {name: variables[name] for name in SETTINGS if name in variables}
+    for name, value in settings.items():
+        if not isinstance(value, SETTINGS[name]) or isinstance(value, bool):
+            raise TemplateError(f"{display_path(path)}: `{name}` is {value!r}; {_expected(name)}")
+    stop = settings.get("stop", ())
+    settings["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    words = settings.setdefault("labels", {})
+    texts = [*words, *words.values(), *settings["stop"]]
+    if not all(isinstance(text, str) and text for text in texts):
+        raise TemplateError(f"{display_path(path)}: `labels` and `stop` hold text that is not empty")
+    if settings.get("max_tokens", 1) < 1:
+        raise TemplateError(f"{display_path(path)}: `max_tokens` is {settings['max_tokens']}; 1 or more is needed")
+    if "answer" in settings:
+        _check_answer(settings["answer"], path)
+    return settings
+
+
+def _check_answer(pattern: str, path: Path) -> None:
+    try:
+        groups = regex.compile(pattern).groups
+    except regex.error as error:
+        raise TemplateError(f"{display_path(path)}: `answer` is no regular expression: {pattern!r}: {error}") from error
+    if groups < 1:
+        raise TemplateError(
+            f"{display_path(path)}: `answer` {pattern!r} has no group; put the part that is the answer into (…)"
+        )
+
+
+def _expected(name: str) -> str:
+    return {
+        "labels": 'a mapping such as {"negative": "bad", "positive": "good"} was expected',
+        "separator": "text was expected",
+        "stop": 'a list such as ["\\nAnswer:"] was expected',
+        "answer": "a regular expression in quotes was expected",
+        "max_tokens": "a whole number of tokens was expected",
+    }[name]
+
+
+def _parts(variables: Mapping[str, Any], path: Path, trees: Mapping[str, nodes.Template]) -> dict[str, Part]:
+    parts = {}
+    for name in PARTS:
+        macro = variables.get(name)
+        if isinstance(macro, Macro):
+            parts[name] = _part(name, macro, trees)
+        elif macro is not None:
+            raise TemplateError(f"{display_path(path)}: `{name}` must be a macro, found {type(macro).__name__}")
+    missing = [name for name in ("input", "target") if name not in parts]
+    if missing:
+        macros = [name for name, value in variables.items() if isinstance(value, Macro)]
+        raise TemplateError(
+            f"{display_path(path)}: no macro {missing[0]!r}; a template needs `input` and `target` "
+            f"(found: {', '.join(macros) or 'none'}).{nearest(missing[0], macros)}"
+        )
+    return parts
+
+
+def _part(name: str, macro: Macro, trees: Mapping[str, nodes.Template]) -> Part:
+    code = macro._func.__code__
+    tree = trees[code.co_filename]
+    node = next(node for node in tree.find_all(nodes.Macro) if node.name == macro.name)
+    optional = len(node.defaults)
+    required = macro.arguments[: len(macro.arguments) - optional]
+    place = f"{display_path(Path(code.co_filename))}:{node.lineno}"
+    # The compiled body is called directly: the checks around it cost more than a simple render.
+    plain = not (optional or macro.catch_kwargs or macro.catch_varargs or macro.caller)
+    return Part(name, place, tuple(macro.arguments), tuple(required), macro._func if plain else macro)
+
+
+def _fit(part: Part, task: Task) -> Part:
+    """Check what the part asks for against what the task gives it."""
+    allowed = set(task.input_fields) if part.name != "instruction" else set()
+    if task.labels is not None:
+        allowed.add("labels")
+    if task.has_choices and part.name != "instruction":
+        allowed.add("choices")
+    allowed |= {"target": {"label", "index"}, "rationale": {"rationale"}}.get(part.name, set())
+    for name in part.arguments:
+        if name in allowed:
+            continue
+        if name in RESERVED and part.name == "input":
+            raise TemplateError(f"{part.place}: input must not take {name!r}: a query would show its own answer")
+        if name in part.required:
+            raise TemplateError(
+                f"{part.place}: {part.name} asks for {name!r}, which task {task.name!r} does not give it "
+                f"(it has: {', '.join(sorted(allowed)) or 'nothing'}).{nearest(name, allowed)}"
+            )
+    return part.fit(allowed)
+
+
+def _words(template: Template, task: Task) -> tuple[str, ...]:
+    if task.labels is None:
+        return ()
+    if not template.labels:
+        return task.labels
+    missing = [label for label in task.labels if label not in template.labels]
+    if missing:
+        raise TemplateError(
+            f"{display_path(template.path)}: `labels` has no word for {missing[0]!r} of task {task.name!r} "
+            f"(it has: {', '.join(template.labels)}).{nearest(missing[0], template.labels)}"
+        )
+    words = tuple(template.labels[label] for label in task.labels)
+    if len(set(words)) < len(words):
+        raise TemplateError(f"{display_path(template.path)}: two labels of task {task.name!r} share one word: {words}")
+    return words

@@ -1,0 +1,176 @@
+"""Text into token ids: special tokens in front exactly once, and the join of a prompt and its completion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from promptkit.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from promptkit.prompt import Message
+
+_STAND_IN = "stand-in-for-the-answer"  # a word no chat template trims, splits or escapes
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The token ids of a prompt and its completion from one encoding; `ids[start:]` is scored or trained.
+
+    `spans` is true where the completion changed how the prompt itself is cut into tokens, because a token
+    crosses the join. `start` then lies before the join: at the first token the two encodings do not share.
+    """
+
+    ids: tuple[int, ...]
+    start: int
+    spans: bool
+
+
+class Encoder:
+    """Text to token ids with one tokenizer, the same ids for scoring as for training.
+
+    `before` holds the special tokens that this tokenizer puts in front of text (BOS, [CLS]; often none).
+    Nothing is ever appended: an EOS or [SEP] between a prompt and its continuation would end the text.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.before = _find_before(tokenizer)
+
+    def encode(self, text: str, *, chat: bool = False) -> list[int]:
+        """Token ids of `text` behind the tokenizer's leading special tokens.
+
+        They are there exactly once: a text that begins with the BOS string itself gets no second one, and
+        text from a chat template (`chat=True`) already carries what its template wants.
+        """
+        return self.encode_all([text], chat=chat)[0]
+
+    def encode_all(self, texts: Sequence[str], *, chat: bool = False) -> list[list[int]]:
+        """`encode` for many texts at once, each distinct text encoded once."""
+        distinct = list(dict.fromkeys(texts))
+        if not distinct:
+            return []
+        encoded = self.tokenizer(distinct, add_special_tokens=False, verbose=False)["input_ids"]
+        ids_of = dict(zip(distinct, encoded, strict=True))
+        return [list(ids) if chat else self._with_before(ids) for ids in map(ids_of.__getitem__, texts)]
+
+    def join(self, prefix: str, completion: str, *, chat: bool = False) -> Joined:
+        """One joint encoding of `prefix + completion`, and where the completion starts in it.
+
+        `start` counts the leading tokens shared with the encoding of `prefix` alone, so a token that spans
+        the join belongs to the completion. At least one token is scored and at least one stands before it:
+        without any, BOS (else EOS) is put in front.
+
+        Raises DataError for an empty completion, ModelError where a token is needed in front and the
+        tokenizer has neither BOS nor EOS.
+        """
+        return self.join_all([(prefix, completion)], chat=chat)[0]
+
+    def join_all(self, rows: Sequence[tuple[str, str]], *, chat: bool = False) -> list[Joined]:
+        """`join` for many (prefix, completion) rows, each distinct text encoded once."""
+        for prefix, completion in rows:
+            if not completion:
+                raise DataError(f"the completion of prompt {prefix[-40:]!r} is empty: expected at least one character")
+        whole = self.encode_all([prefix + completion for prefix, completion in rows], chat=chat)
+        alone = self.encode_all([prefix for prefix, _ in rows], chat=chat)
+        return [self._joined(ids, prefix_ids) for ids, prefix_ids in zip(whole, alone, strict=True)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens left out, spaces as they are."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def chat_prefix(self, messages: Sequence[Message]) -> str:
+        """The tokenizer's own rendering of `messages` up to where the assistant's answer begins.
+
+        Raises ModelError where the tokenizer has no chat template, or its template refuses these messages.
+        """
+        return self._render_chat(messages, add_generation_prompt=True)
+
+    def chat_completion(self, messages: Sequence[Message], target: str) -> str:
+        """What the chat template makes of `target` as the assistant's turn after `chat_prefix(messages)`.
+
+        The end-of-turn text is left out. A template that trims turns trims the target here too; one that
+        opens the turn with more than the generation prompt (an empty thinking block) has that in front.
+        """
+        from promptkit.prompt import Message
+
+        def turn(content: str) -> str:
+            return self._render_chat([*messages, Message("assistant", content)], add_generation_prompt=False)
+
+        prefix = self.chat_prefix(messages)
+        head, _, tail = turn(_STAND_IN).rpartition(_STAND_IN)
+        rendered = turn(target)
+        if rendered.startswith(head) and rendered.endswith(tail):
+            target = rendered[len(head) : len(rendered) - len(tail)]
+        return head[len(prefix) :] + target if head.startswith(prefix) else target
+
+    def _with_before(self, ids: Sequence[int]) -> list[int]:
+        there = tuple(ids[: len(self.before)]) == self.before
+        return list(ids) if there else [*self.before, *ids]
+
+    def _joined(self, ids: list[int], prefix_ids: list[int]) -> Joined:
+        start = min(count_shared(ids, prefix_ids), len(ids) - 1)
+        spans = start < len(prefix_ids)
+        if start > 0:
+            return Joined(tuple(ids), start, spans)
+        return Joined((self.opening_token(), *ids), 1, spans)
+
+    def opening_token(self) -> int:
+        """The token that stands before the first one where a text has none in front: BOS, else EOS."""
+        tokenizer = self.tokenizer
+        for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        raise ModelError(
+            f"the tokenizer {type(tokenizer).__name__} has neither a BOS nor an EOS token to stand before "
+            "the first scored token: give the prompt some text, or set bos_token in tokenizer_config.json"
+        )
+
+    def _render_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        from jinja2 import TemplateError
+
+        if not self.tokenizer.chat_template:
+            name = self.tokenizer.name_or_path or type(self.tokenizer).__name__
+            raise ModelError(
+                f"the tokenizer {name!r} has no chat template: use plain prompts (--plain), or a model whose "
+                "tokenizer has one"
+            )
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
+            )
+        except TemplateError as error:
+            roles = ", ".join(message.role for message in messages)
+            raise ModelError(
+                f"the tokenizer's chat template refuses the turns {roles}: {' '.join(str(error).split())}; "
+                "use plain prompts (--plain)"
+            ) from error
+
+
+def count_shared(left: Sequence[int], right: Sequence[int]) -> int:
+    """Return the number of leading tokens that two sequences have in common."""
+    # by halving, since comparing slices is fast and prompts are long
+    low, high = 0, min(len(left), len(right))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[low:middle] == right[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _find_before(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The special tokens in front of text: what precedes a word when the tokenizer is asked for them."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a", add_special_tokens=True)["input_ids"]
+    for start in range(len(full) - len(bare) + 1):
+        if full[start : start + len(bare)] == bare:
+            return tuple(full[:start])
+    special = set(tokenizer.all_special_ids)
+    return tuple(takewhile(special.__contains__, full))

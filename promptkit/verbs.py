@@ -1,0 +1,368 @@
+"""What the command line's smaller verbs return: one function a verb, free of any printing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from promptkit.build import (
+    Demonstrations,
+    default_selection,
+    iterate_pairs,
+    iterate_prompts,
+    no_demonstrations,
+)
+from promptkit.compare import METHODS, Track, bind_templates, compare
+from promptkit.data import iterate_records, load_records, read_rows
+from promptkit.errors import DataError, RunError, TemplateError
+from promptkit.order import ORDERS
+from promptkit.prompt import build_prompt, prompt_row, render_answer, render_pieces
+from promptkit.select import SELECTIONS, Draw
+from promptkit.task import Task, find_tasks, load_task
+from promptkit.template import BoundTemplate, find_templates, load_template, match_templates
+
+Rows = Iterator[dict[str, Any]]
+#: Records that `predict` scores at a time; results are written as each such part is done.
+PREDICT_ROWS = 512
+
+
+def score_task(task: str, *, shots: Sequence[int], templates: Sequence[str], **settings: Any) -> dict[str, Any]:
+    """Return the result of scoring a task under every template and number of shots, without training.
+
+    The object is that of `compare`; with one cell its predictions are in `rows`. Arguments are those of
+    `compare`; 0 among `shots` is zero-shot.
+    """
+    bounds = bind_templates(load_task(task), templates)
+    kinds = {bound.template.is_cot for bound in bounds if not templates or _is_named(bound, templates, task)}
+    if not templates:
+        kinds = {False} & kinds or kinds
+    wanted = {"zero-shot"} if 0 in shots else set()
+    wanted |= {"few-shot"} if any(shots) else set()
+    methods = [name for name, reasons in METHODS.items() if reasons in kinds and name.removesuffix("-cot") in wanted]
+    settings["order"] = settings.get("order") or "given"
+    few = tuple(k for k in shots if k)
+    return compare(task, methods=tuple(methods), templates=tuple(templates), shots=few or (1,), rows=True, **settings)
+
+
+def _is_named(bound: BoundTemplate, patterns: Sequence[str], task: str) -> bool:
+    names = match_templates(patterns, load_task(task).templates)
+    return any(load_template(name).hash == bound.template.hash for name in names)
+
+
+def score_file(
+    source: str,
+    *,
+    model: str,
+    chat: bool = False,
+    dtype: str = "float32",
+    device: str | None = None,
+    batch_tokens: int | None = None,
+    limit: int | None = None,
+    track: Track | None = None,
+) -> dict[str, Any]:
+    """Return the result of scoring ready-made rows {"prompt", "choices", "label"?, "id"?} of a JSONL file.
+
+    Raises DataError, with file and line, for a row that is not one.
+    """
+    from promptkit.cost import Cost, Meter
+    from promptkit.evaluate import prediction_row, summarize_predictions
+    from promptkit.models import load_model
+    from promptkit.score import score
+
+    rows = list(itertools.islice(read_rows(Path(source)), limit))
+    if not rows:
+        raise DataError(f"{source}: no rows; one object with `prompt` and `choices` per line is expected")
+    loaded = load_model(model, dtype=dtype, device=device)
+    budget = {} if batch_tokens is None else {"batch_tokens": batch_tokens}
+    with Meter(loaded.device) as meter:
+        table = score(loaded, rows, chat=chat, progress=track(Path(source).name) if track else None, **budget)
+    cost = Cost(table.tokens_prompted, table.tokens_computed, table.flops, meter.seconds, meter.peak_memory_bytes)
+    predictions = [prediction_row(prediction) for prediction in table.predictions]
+    cell = {
+        "method": "zero-shot",
+        "template": None,
+        "k": 0,
+        "draw": None,
+        **summarize_predictions(predictions, None),
+        "spanning": table.spanning,
+        "cost": cost.as_dict(),
+    }
+    return {
+        "task": None,
+        "model": model,
+        "run": None,
+        "labels": None,
+        "chance": None,
+        "records": {"test": len(rows)},
+        "cells": [cell],
+        "methods": [],
+        "break_even": {},
+        "notes": list(table.notes),
+        "rows": predictions,
+    }
+
+
+def train_source(
+    source: str,
+    *,
+    model: str,
+    templates: Sequence[str] = (),
+    data: str | None = None,
+    seed: int = 0,
+    chat: bool = False,
+    dtype: str = "float32",
+    device: str | None = None,
+    train_limit: int | None = None,
+    out: str | None = None,
+    track: Track | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train one adapter on a task's training split, or on the rows of a pairs file; return what came out.
+
+    With a task, validation records choose the epoch. `settings` are those of `train`. Raises RunError
+    where `out` exists already.
+    """
+    from promptkit.models import load_model
+    from promptkit.train import train
+
+    path = Path(out) if out else Path("adapters") / f"{Path(source).stem}-seed{seed}"
+    if path.exists():
+        raise RunError(f"{path}: exists already; give another --out, or remove it first")
+    validation = None
+    if Path(source).is_file() and not source.endswith(".toml"):
+        pairs: Iterable[Any] = list(itertools.islice(read_rows(Path(source)), train_limit))
+    else:
+        task, bound = load_task(source), _one_template(load_task(source), templates)
+        pairs, validation = _training_set(task, bound, data, seed, chat, train_limit)
+    adapter = train(
+        load_model(model, dtype=dtype, device=device),
+        pairs,
+        seed=seed,
+        chat=chat,
+        validation=validation,
+        out=path,
+        progress=track("training") if track else None,
+        **settings,
+    )
+    from promptkit.adapter import read_card
+
+    card = read_card(path)
+    return {
+        "adapter": str(adapter.path),
+        "task": card.task,
+        "template": card.template,
+        "model": model,
+        "rows": adapter.rows,
+        "epochs": adapter.epochs,
+        "best_epoch": adapter.best_epoch,
+        "losses": list(adapter.losses),
+        "validation": list(adapter.validation),
+        "tokens_trained": adapter.tokens_trained,
+        "seconds": adapter.seconds,
+    }
+
+
+def _training_set(
+    task: Task, bound: BoundTemplate, data: str | None, seed: int, chat: bool, limit: int | None
+) -> tuple[list[Any], list[Any]]:
+    """Return (pairs, validation prompts); validation comes from its own split or is cut from training."""
+    from promptkit.pair import build_pair
+    from promptkit.splits import split_validation
+
+    records = load_records(task, "train", data=data)
+    validation, kept = split_validation(task, records, data=data, limit=limit, seed=seed)
+    pairs = [build_pair(bound, record, chat=chat) for record in kept]
+    return pairs, [build_prompt(bound, record, chat=chat) for record in validation]
+
+
+def predict_file(
+    file: str, adapter: str, *, dtype: str = "float32", device: str | None = None, track: Track | None = None
+) -> tuple[str, Rows]:
+    """Return the task of an adapter and, as an iterator, a row per record of `file` with its predicted label.
+
+    A row is {"id", "predicted": label, "scores": {label: nats}}; "predicted" is None where a free-text
+    answer could not be read. Raises TemplateError where the adapter's template has changed since.
+    """
+    from promptkit.adapter import read_card
+    from promptkit.models import load_model
+
+    card = read_card(adapter)
+    if not card.template or "," in card.template:
+        raise RunError(f"{adapter}: was not trained from one template, so records cannot be rendered for it")
+    task, template = load_task(card.task), load_template(card.template)
+    if template.hash != card.template_hash:
+        raise TemplateError(
+            f"{template.path}: has changed since the adapter {adapter} was trained with it; "
+            "restore the file, or train again"
+        )
+    model = load_model(adapter, dtype=dtype, device=device)
+    records = iterate_records(task, "test", data=file, labelled=False)
+    return task.name, _predict(model, template.bind(task), records, card.settings.chat, track)
+
+
+def _predict(model: Any, bound: BoundTemplate, records: Iterable[Any], chat: bool, track: Track | None) -> Rows:
+    from promptkit.score import score
+
+    iterator = iter(records)
+    while part := list(itertools.islice(iterator, PREDICT_ROWS)):
+        prompts = [build_prompt(bound, record, chat=chat) for record in part]
+        table = score(model, prompts, chat=chat, progress=track("predicting") if track else None)
+        for record, prediction in zip(part, table.predictions, strict=True):
+            labels = bound.task.labels or record.choices or ()
+            index = prediction.predicted
+            yield {
+                "id": record.id,
+                "predicted": labels[index] if isinstance(index, int) else index,
+                "scores": {label: round(nats, 6) for label, nats in zip(labels, prediction.logprobs, strict=False)},
+            }
+
+
+def build_rows(
+    task: str, kind: str, *, templates: Sequence[str] = (), shots: Sequence[int] = (0,), **settings: Any
+) -> Rows:
+    """Yield the rows of a data set of `prompts` or `pairs`, one template and number of shots after the other.
+
+    `settings` are those of `build_prompts` or, where they apply, `build_pairs`.
+    """
+    loaded = load_task(task)
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if kind == "pairs":
+        unused = [name for name in ("selection", "order", "train_limit") if name in settings]
+        if any(shots) or unused:
+            raise DataError("training pairs are zero-shot: -k, --selection, --order and --train-limit go with prompts")
+    bounds = _templates(loaded, templates)
+    for bound in bounds:
+        if kind == "pairs":
+            yield from iterate_pairs(loaded, bound.template, **settings)
+        else:
+            for k in shots:
+                yield from map(prompt_row, iterate_prompts(loaded, bound.template, k=k, **settings))
+
+
+@dataclass(frozen=True)
+class View:
+    """One prompt as a reader sees it: its parts, its choices and, answer included, its tokens.
+
+    `parts` are (kind, text), `counts` (kind, tokens), `tokens` (text, whether training puts a loss on it).
+    """
+
+    id: str
+    template: str
+    parts: list[tuple[str, str]]
+    choices: list[str]
+    counts: list[tuple[str, int]]
+    tokens: list[tuple[str, bool]]
+
+
+def show_prompts(
+    task: str,
+    *,
+    model: str = "tiny",
+    templates: Sequence[str] = (),
+    data: str | None = None,
+    shots: Sequence[int] = (0,),
+    selection: str | None = None,
+    order: str | None = None,
+    seed: int = 0,
+    split: str = "test",
+    chat: bool = False,
+    limit: int = 1,
+) -> list[View]:
+    """Return what the model will see of the first `limit` records, under every template asked for."""
+    from promptkit.models import load_encoder
+
+    loaded, encoder = load_task(task), load_encoder(model)
+    queries = load_records(loaded, split, data=data, limit=limit, seed=seed, labelled=False)
+    give: Callable[..., Any] = no_demonstrations
+    if any(shots):
+        draw = Draw(selection or default_selection(loaded), order or "given", seed, seed)
+        give = Demonstrations(load_records(loaded, "train", data=data), draw)
+    return [
+        _view(encoder, bound, query, give(query, k), chat)
+        for bound in _templates(loaded, templates)
+        for k in shots
+        for query in queries
+    ]
+
+
+def _view(encoder: Any, bound: BoundTemplate, query: Any, demonstrations: Sequence[Any], chat: bool) -> View:
+    prompt = build_prompt(bound, query, demonstrations, chat=chat)
+    parts = list(render_pieces(bound, query, demonstrations))
+    prefix, completion = prompt.text, ""
+    if query.label is not None and (query.rationale is not None or not bound.template.is_cot):
+        answer = list(render_answer(bound, query))
+        completion = "".join(text for _, text in answer)
+        parts += answer
+    if chat:
+        prefix = encoder.chat_prefix(prompt.messages)
+        completion = encoder.chat_completion(prompt.messages, completion) if completion else ""
+    counts = [(kind, len(encoder.encode(text, chat=True))) for kind, text in parts]
+    return View(
+        query.id,
+        bound.template.name,
+        parts,
+        list(prompt.choices),
+        counts,
+        _tokens(encoder, prefix, completion, chat),
+    )
+
+
+def _tokens(encoder: Any, prefix: str, completion: str, chat: bool) -> list[tuple[str, bool]]:
+    if not completion:
+        return [(_token_text(encoder, token), False) for token in encoder.encode(prefix, chat=chat)]
+    joined = encoder.join(prefix, completion, chat=chat)
+    return [(_token_text(encoder, token), index >= joined.start) for index, token in enumerate(joined.ids)]
+
+
+def _token_text(encoder: Any, token: int) -> str:
+    return str(encoder.tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def list_names(kind: str | None = None) -> dict[str, dict[str, str]]:
+    """Return, per kind of thing that can be named, name -> description."""
+    from promptkit.models.source import NAMES
+
+    makers: dict[str, Callable[[], dict[str, str]]] = {
+        "tasks": lambda: {name: load_task(name).description for name in find_tasks()},
+        "templates": lambda: {name: load_template(name).description for name in find_templates()},
+        "methods": lambda: {name: _METHODS[name] for name in METHODS},
+        "selections": lambda: {name: _first_line(function) for name, function in SELECTIONS.items()},
+        "orders": lambda: {
+            **{name: _first_line(function) for name, function in ORDERS.items()},
+            "0, 1, …": _PERMUTATION,
+        },
+        "models": lambda: (
+            dict.fromkeys(NAMES, "ships with promptkit") | {"FOLDER or HUB/ID": "any causal model of transformers"}
+        ),
+    }
+    return {name: make() for name, make in makers.items() if kind in (None, name)}
+
+
+_METHODS = {
+    "zero-shot": "the instruction and the query",
+    "few-shot": "with k solved demonstrations",
+    "zero-shot-cot": "the model reasons first",
+    "few-shot-cot": "with k demonstrations that reason first",
+    "lora": "an adapter trained on the pairs, prompted zero-shot",
+}
+_PERMUTATION = "One of the k! permutations by its number."
+
+
+def _first_line(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").strip().splitlines()[0]
+
+
+def _templates(task: Task, patterns: Sequence[str]) -> list[BoundTemplate]:
+    """Return the templates that match, or the family's `plain`."""
+    return [load_template(name).bind(task) for name in match_templates(patterns or ("plain",), task.templates)]
+
+
+def _one_template(task: Task, patterns: Sequence[str]) -> BoundTemplate:
+    bounds = _templates(task, patterns)
+    if len(bounds) > 1:
+        names = ", ".join(bound.template.name for bound in bounds)
+        raise TemplateError(f"one template is needed to train on, {len(bounds)} match: {names}")
+    return bounds[0]

@@ -1,0 +1,161 @@
+"""Local files, generators and folders into records, and what is said about data that are wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from promptkit.data import has_split, iterate_records, load_records
+from promptkit.errors import DataError
+from promptkit.task import load_task
+from tests.conftest import TASK, Project
+
+
+def test_records_keep_the_files_order_and_name_their_place(project: Project) -> None:
+    """Without an id column a record is called by its split and position."""
+    records = load_records(load_task("films"), "train", data="data")
+    assert [record.id for record in records[:2]] == ["train-0", "train-1"]
+    assert records[0].fields == {"text": "a warm little film"}
+    assert [record.label for record in records] == [1, 0, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".parquet", ".jsonl"])
+def test_all_formats_give_the_same_records(project: Project, suffix: str) -> None:
+    """JSONL, JSON, CSV, TSV and Parquet files of the same rows give the same records."""
+    rows = [{"sentence": 'two\nlines, "quoted"', "label": 1}, {"sentence": "é, plain", "label": 0}]
+    path = project.root / f"rows{suffix}"
+    if suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif suffix == ".json":
+        path.write_text(json.dumps(rows))
+    elif suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n\n" for row in rows))
+    else:
+        separator = "," if suffix == ".csv" else "\t"
+        quoted = 'sentence{0}label\n"two\nlines, ""quoted"""{0}1\n"é, plain"{0}0\n'
+        path.write_text(quoted.format(separator))
+    records = load_records(load_task("films"), "test", data=path)
+    assert [(record.fields["text"], record.label) for record in records] == [
+        ('two\nlines, "quoted"', 1),
+        ("é, plain", 0),
+    ]
+
+
+@pytest.mark.parametrize("value", [1, "1", "positive", True, 1.0, "1.0"])
+def test_labels_may_be_numbers_names_or_booleans(project: Project, value: object) -> None:
+    """A label is its number, its name, a number as text, or a boolean."""
+    project.write("rows.jsonl", json.dumps({"sentence": "x", "label": value}))
+    assert load_records(load_task("films"), "test", data="rows.jsonl")[0].label == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"sentence": "x", "label": 1}\n{"sentence": "x", "label"\n', r"rows.jsonl:2: not JSON: .*one JSON object"),
+        ("[1, 2]\n", "rows.jsonl:1: found list; one JSON object per line"),
+        ('{"sentence": "x", "label": 2}', r"rows.jsonl:1: label 2 is not one of 'negative', 'positive' \(or their"),
+        ('{"sentence": "x", "label": "postive"}', r"label 'postive' is not one of .* Did you mean 'positive'\?"),
+        ('{"sentence": "x", "label": -1}', "label -1 is not one of"),
+        ('{"sentence": "x", "label": [1]}', r"label \[1\] is not one of"),
+        ('{"sentance": "x", "label": 1}', r":1: no column 'sentence' for the field 'text'.*Did you mean 'sentance'"),
+        ('{"sentence": null, "label": 1}', "rows.jsonl:1: the field 'text' is null"),
+        ('{"sentence": "x"}', "rows.jsonl:1: no column 'label'"),
+        ("", "split 'test' of task 'films' has no records"),
+        (b'{"sentence": "\xff", "label": 1}', r"rows.jsonl:1: not JSON"),
+    ],
+)
+def test_wrong_data_name_file_and_line(project: Project, content: str | bytes, message: str) -> None:
+    """What cannot be read is reported with file, line, what was found and what was allowed."""
+    project.write("rows.jsonl", content)
+    with pytest.raises(DataError, match=message):
+        load_records(load_task("films"), "test", data="rows.jsonl")
+
+
+def test_csv_row_of_the_wrong_length_is_named(project: Project) -> None:
+    """A CSV row with a cell too many is an error with its line, not a shifted record."""
+    project.write("rows.csv", "sentence,label\nx,1\na, b,0\n")
+    with pytest.raises(DataError, match=r"rows.csv:3: this row does not have the header's 2 columns"):
+        load_records(load_task("films"), "test", data="rows.csv")
+
+
+def test_missing_split_lists_what_is_there(project: Project) -> None:
+    """A folder without a file for the split says which files it has."""
+    with pytest.raises(DataError, match=r"no file for the split 'validation'.*found: test.jsonl, train.jsonl"):
+        load_records(load_task("films"), "validation", data="data")
+    assert not has_split(load_task("films"), "validation", "data")
+    with pytest.raises(DataError, match="nowhere: no such file or folder"):
+        load_records(load_task("films"), "test", data="nowhere")
+
+
+def test_validation_file_never_serves_as_the_test(project: Project) -> None:
+    """Where the hub's test split is called `validation`, a local validation file still is not the test."""
+    (project.root / "data/test.jsonl").rename(project.root / "data/validation.jsonl")
+    with pytest.raises(DataError, match="no file for the split 'test'"):
+        load_records(load_task("films"), "test", data="data")
+
+
+def test_limit_is_a_prefix_of_a_seeded_shuffle(project: Project) -> None:
+    """A smaller limit gives the first records of a larger one; another seed gives others."""
+    task = load_task("films")
+    four = [record.id for record in load_records(task, "train", data="data", limit=4, seed=3)]
+    six = [record.id for record in load_records(task, "train", data="data", limit=6, seed=3)]
+    assert six[:4] == four
+    assert six != [record.id for record in load_records(task, "train", data="data", limit=6, seed=4)]
+
+
+def test_columns_may_be_parts_of_a_text(project: Project) -> None:
+    """`after`, `before` and `remove` take a rationale and an answer out of one column."""
+    task = TASK.replace('labels = ["negative", "positive"]\n', "").replace(
+        'label = "label"',
+        'label = {column = "answer", after = "#### ", remove = ","}\n'
+        'rationale = {column = "answer", before = "\\n#### ", remove = "<<[^>]*>>"}',
+    )
+    project.write("tasks/films.toml", task)
+    project.write("rows.jsonl", json.dumps({"sentence": "q", "answer": "40 * 30 = <<40*30=1200>>1200.\n#### 1,200"}))
+    record = load_records(load_task("films"), "test", data="rows.jsonl")[0]
+    assert (record.rationale, record.label) == ("40 * 30 = 1200.", "1200")
+    project.write("rows.jsonl", json.dumps({"sentence": "q", "answer": "1200"}))
+    with pytest.raises(DataError, match=r"rows.jsonl:1: column 'answer' does not hold '#### '"):
+        load_records(load_task("films"), "test", data="rows.jsonl")
+
+
+def test_records_may_bring_their_own_choices(project: Project) -> None:
+    """A `choices` field may be in a struct; a label is then a letter, a number or the choice's text."""
+    task = TASK.replace('labels = ["negative", "positive"]\n', "")
+    project.write("tasks/films.toml", task.replace('label = "label"', 'label = "key"\nchoices = "options.text"'))
+    rows = [{"sentence": "q", "options": {"text": ["red", "blue"]}, "key": key} for key in ("B", 1, "blue", "1")]
+    project.write("rows.jsonl", "\n".join(map(json.dumps, rows)))
+    records = load_records(load_task("films"), "test", data="rows.jsonl")
+    assert [(record.label, record.choices) for record in records] == [(1, ("red", "blue"))] * 4
+
+
+def test_unlabelled_records_are_read_where_that_is_allowed(project: Project) -> None:
+    """New records to be labelled need no label column."""
+    project.write("rows.jsonl", '{"sentence": "x", "id": 7}')
+    (record,) = iterate_records(load_task("films"), "test", data="rows.jsonl", labelled=False)
+    assert (record.id, record.label) == ("7", None)
+
+
+def test_folder_that_load_dataset_takes_is_a_source(project: Project) -> None:
+    """`path` may name a folder beside the task file, which `datasets` loads as it loads a hub data set."""
+    project.write("tasks/local/train.jsonl", '{"sentence": "x", "label": 1}\n')
+    task = TASK.replace("nobody/films", "local").replace('test = "validation"', 'test = "train"')
+    project.write("tasks/films.toml", task)
+    assert load_records(load_task("films"), "test")[0].fields == {"text": "x"}
+
+
+def test_unreachable_hub_data_set_says_what_to_do(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set that cannot be loaded is one line that names it and the way around."""
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=r"hub data set 'nobody/films'.* cannot be loaded.*--data"):
+        load_records(load_task("films"), "train")
+
+
+def test_unknown_split_lists_the_known(project: Project) -> None:
+    """A split that the task does not have is answered with those it has."""
+    with pytest.raises(DataError, match=r"task 'films' has no split 'dev'; it has: train, test"):
+        load_records(load_task("films"), "dev")

@@ -1,0 +1,134 @@
+"""Prompts and pairs: golden bytes, and one rendering for both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from promptkit.build import build_pairs, build_prompts, iterate_pairs, iterate_prompts
+from promptkit.errors import TemplateError
+from promptkit.pair import build_pair
+from promptkit.prompt import build_prompt, prompt_from_row, prompt_row, render_pieces, render_text
+from promptkit.record import Record
+from promptkit.task import load_task
+from promptkit.template import load_template
+from tests.conftest import Project
+
+GOLDEN = Path(__file__).parent / "golden"
+REVIEW = Record("q", {"text": "The soup was cold and the waiter rude."}, 0, "The food is criticised.")
+SHOWN = (
+    Record("a", {"text": "Fresh bread, kind people."}, 1, "Food and service are praised."),
+    Record("b", {"text": "We waited an hour."}, 0, "The wait is criticised."),
+)
+STORY = Record("s", {"question": "Ann has 3 plums and buys 4. How many are there?"}, "7", "3 + 4 = 7.")
+SHOWN_STORY = Record("t", {"question": "Bo had 9 pens and lost 2. How many are left?"}, "7", "9 - 2 = 7.")
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "query", "shown"),
+    [
+        ("sentiment/plain", "reviews", REVIEW, SHOWN),
+        ("sentiment/cot", "reviews", REVIEW, SHOWN),
+        ("word-problems/plain", "word-problems", STORY, (SHOWN_STORY,)),
+        ("word-problems/cot", "word-problems", STORY, (SHOWN_STORY,)),
+    ],
+)
+def test_golden_prompts(name: str, task: str, query: Record, shown: tuple[Record, ...]) -> None:
+    """The shipped templates render to exactly these bytes: prompt, a bar, completion."""
+    bound = load_template(name).bind(load_task(task))
+    pair = build_pair(bound, query, shown)
+    path = GOLDEN / f"{name.replace('/', '-')}.txt"
+    assert f"{pair.prompt}|{pair.completion}" == path.read_bytes().decode()
+
+
+@given(st.text(), st.lists(st.text(), max_size=3))
+def test_pieces_pair_and_prompt_are_one_rendering(text: str, shown: list[str]) -> None:
+    """Pieces put together, the prompt and the pair's prompt are the same text for any data."""
+    bound = load_template("sentiment/plain").bind(load_task("reviews"))
+    query = Record("q", {"text": text}, 1)
+    demonstrations = [Record(str(number), {"text": each}, number % 2) for number, each in enumerate(shown)]
+    rendered = "".join(piece for _, piece in render_pieces(bound, query, demonstrations))
+    assert rendered == render_text(bound, query, demonstrations) == build_pair(bound, query, demonstrations).prompt
+    assert build_prompt(bound, query, demonstrations).text == rendered
+    assert text in rendered
+
+
+def test_completion_is_the_choice_of_the_label() -> None:
+    """What training teaches is, to the byte, the choice that scoring scores."""
+    bound = load_template("sentiment/plain").bind(load_task("reviews"))
+    assert build_pair(bound, REVIEW).completion == build_prompt(bound, REVIEW).choices[REVIEW.label or 0]
+
+
+def test_messages_say_the_same_as_the_text() -> None:
+    """Chat turns are instruction, then a user and an assistant turn per demonstration, then the query."""
+    bound = load_template("sentiment/cot").bind(load_task("reviews"))
+    prompt = build_prompt(bound, REVIEW, SHOWN, chat=True)
+    assert [m.role for m in prompt.messages] == ["system", "user", "assistant", "user", "assistant", "user"]
+    plain = bound.template.separator.join(
+        [prompt.messages[0].content]
+        + [prompt.messages[i].content + prompt.messages[i + 1].content for i in (1, 3)]
+        + [prompt.messages[5].content]
+    )
+    assert plain == prompt.text
+
+
+def test_chain_of_thought_says_how_writing_ends() -> None:
+    """A label task stops where the target begins; a free-text one reads its answer."""
+    reviews = build_prompt(load_template("sentiment/cot").bind(load_task("reviews")), REVIEW)
+    assert reviews.generation is not None
+    assert reviews.choices[0].startswith(reviews.generation.stop[0])
+    assert reviews.generation.answer is None
+    story = build_prompt(load_template("word-problems/cot").bind(load_task("word-problems")), STORY)
+    assert story.choices == ()
+    assert story.generation is not None
+    assert story.generation.answer
+    assert build_prompt(load_template("sentiment/plain").bind(load_task("reviews")), REVIEW).generation is None
+
+
+def test_rationale_must_be_there_to_be_shown() -> None:
+    """A demonstration without a rationale is an error under a template that reasons."""
+    bound = load_template("sentiment/cot").bind(load_task("reviews"))
+    with pytest.raises(TemplateError, match="record 'a' has no rationale; use a template without one"):
+        build_prompt(bound, REVIEW, [Record("a", {"text": "x"}, 1)])
+
+
+@pytest.mark.parametrize("name", ["sentiment/plain", "sentiment/cot"])
+@pytest.mark.parametrize("chat", [True, False])
+def test_rows_lead_back_to_prompts(name: str, chat: bool) -> None:
+    """A prompt written as a row and read again is the same prompt."""
+    prompt = build_prompt(load_template(name).bind(load_task("reviews")), REVIEW, SHOWN, chat=chat)
+    assert prompt_from_row(prompt_row(prompt)) == prompt
+
+
+def test_build_prompts_gives_rows_with_provenance(project: Project) -> None:
+    """Every row names its record, its demonstrations, its template and the template's hash."""
+    rows = build_prompts("films", "films/plain", k=2, data="data", limit=3, seed=1)
+    assert len(rows) == 3
+    template = load_template("films/plain")
+    for row in rows:
+        assert row["id"].startswith("test-")
+        assert len(set(row["demonstration_ids"])) == 2
+        assert (row["template"], row["template_hash"], row["task"]) == ("films/plain", template.hash, "films")
+        assert row["choices"] == [" negative", " positive"]
+        assert row["prompt"].count("Sentiment:") == 3
+    streamed = build_prompts("films", "films/plain", k=2, data="data", limit=3, seed=1, streaming=True)
+    assert list(streamed) == list(rows)
+
+
+def test_build_pairs_equals_pair_by_pair(project: Project) -> None:
+    """The columnar and the streamed builder give the very rows that single pairs give."""
+    rows = build_pairs("films", "films/plain", data="data", chat=True)
+    assert list(rows) == list(iterate_pairs("films", "films/plain", data="data", chat=True))
+    assert list(rows) == list(build_pairs("films", "films/plain", data="data", chat=True, streaming=True))
+    assert [row["completion"] for row in rows][:2] == [" positive", " negative"]
+    assert rows[0]["messages"][-1] == {"role": "user", "content": "Text: a warm little film\nSentiment:"}
+
+
+def test_prompts_do_not_depend_on_the_limit(project: Project) -> None:
+    """A record gets the same prompt in a subset as in the whole split."""
+    whole = {p.id: p for p in iterate_prompts("films", "films/plain", k=3, data="data", order="shuffled", seed=5)}
+    part = list(iterate_prompts("films", "films/plain", k=3, data="data", order="shuffled", seed=5, limit=2))
+    assert part == [whole[prompt.id] for prompt in part]

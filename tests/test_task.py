@@ -1,0 +1,68 @@
+"""Task files: what is read, and what is said about files that are wrong."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from promptkit.errors import TaskError
+from promptkit.task import find_tasks, load_task
+from tests.conftest import TASK, Project
+
+
+def test_task_reads_labels_fields_and_splits(project: Project) -> None:
+    """A task file gives its labels, its fields besides the label, and the hub's split names."""
+    task = load_task("films")
+    assert task.labels == ("negative", "positive")
+    assert task.input_fields == ("text",)
+    assert (task.data.train, task.data.test, task.data.validation) == ("train", "validation", None)
+
+
+def test_project_hides_shipped_task(project: Project) -> None:
+    """A task in the working directory comes before the shipped one of the same name."""
+    project.write("tasks/sst2.toml", TASK.replace("Movie-review", "My own"))
+    assert load_task("sst2").description.startswith("My own")
+    assert "trec" in find_tasks()
+
+
+def test_unknown_task_suggests_the_nearest(project: Project) -> None:
+    """A misspelt name is answered with the known names and the nearest."""
+    with pytest.raises(TaskError, match=r"unknown task 'flims'; known: agnews, .*Did you mean 'films'\?"):
+        load_task("flims")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('labels = ["negative"', 'labells = ["negative"', r"films.toml:2: unknown setting 'labells'.*'labels'"),
+        ('label = "label"', "", r"films.toml: \[fields\] has no `label`"),
+        ('templates = "films"', "", r"films.toml.*'templates' is missing"),
+        ('text = "sentence"', 'text = "sentence', r"films.toml:6: Illegal character"),
+        ('path = "nobody/films"', "", "give either `path` or `generator`"),
+        ('"positive"]', '"negative"]', "`labels` must be two or more different names"),
+        ('train = "train"', "train = 12", "`train` must be a split's name, got 12"),
+    ],
+)
+def test_wrong_task_file_names_file_and_line(project: Project, old: str, new: str, message: str) -> None:
+    """What is wrong in a task file is said with the file, the line and what was allowed."""
+    assert old in TASK
+    project.write("tasks/films.toml", TASK.replace(old, new))
+    with pytest.raises(TaskError, match=message):
+        load_task("films")
+
+
+def test_every_shipped_task_loads() -> None:
+    """All shipped tasks are valid, and those the documentation promises are among them."""
+    promised = "sst2 sst5 mr cr mpqa subj trec trec-fine agnews dbpedia rte cb boolq gsm8k reviews word-problems"
+    assert set(promised.split()) <= set(find_tasks())
+    for name in find_tasks():
+        assert load_task(name).name == name
+
+
+def test_error_is_one_line(project: Project) -> None:
+    """Error messages have no line breaks in them."""
+    project.write("tasks/films.toml", TASK + "\nextra = 1\n")
+    with pytest.raises(TaskError) as caught:
+        load_task("films")
+    assert not re.search(r"\n", str(caught.value))

@@ -1,0 +1,93 @@
+"""A byte-level tokenizer and small random networks that the training tests share."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers.models import BPE
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from promptkit.models import Model, load_model
+
+CORPUS = [
+    "Text: the soup was good and cold. Sentiment: positive",
+    "Text: the bread was awful and warm. Sentiment: negative",
+    "Question: what is it? Answer: yes no maybe",
+]
+CHAT = (
+    "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] | trim }}<end>\n{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+)
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama": {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
+    "gpt2": {
+        "n_layer": 2,
+        "n_head": 2,
+        "n_embd": 32,
+        "resid_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+    },
+    "gpt_neox": {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
+    "qwen2": {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 64,
+    },
+    "gemma": {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "intermediate_size": 64,
+    },
+}
+
+
+@cache
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer with " positive" as one token, <s> and </s>, and a chat template."""
+    backend = Tokenizer(BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "</s>", "<end>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(CORPUS * 4, trainer)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", additional_special_tokens=["<end>"]
+    )
+    wrapped.chat_template = CHAT
+    return wrapped
+
+
+def model(kind: str = "llama", *, window: int = 128, seed: int = 1, vocab: int | None = None, **shape: Any) -> Model:
+    """A random model of one architecture, hidden size 32, two layers, with the tokenizer above."""
+    settings = {"hidden_size": 32, "initializer_range": 0.1, **SHAPES[kind], **shape}
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=vocab or len(tokenizer()),
+        max_position_embeddings=window,
+        bos_token_id=tokenizer().bos_token_id,
+        eos_token_id=tokenizer().eos_token_id,
+        **settings,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = AutoModelForCausalLM.from_config(config).eval()
+    return Model.of("fake", network, tokenizer(), "0" * 64)
+
+
+def saved(fake: Model, folder: Path) -> Model:
+    """The model again, written to a folder and loaded from there, so that its name can be loaded once more."""
+    fake.network.save_pretrained(str(folder))
+    fake.tokenizer.save_pretrained(str(folder))
+    return load_model(str(folder), device="cpu")
