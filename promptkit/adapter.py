@@ -48,8 +48,8 @@ class TrainSettings(BaseModel):
 class TrainResult(BaseModel):
     """What came of a training run; nothing in it depends on the machine's speed or the date.
 
-    `epochs` were run, and the weights are those after `best_epoch` (1 is the first). `losses` (nats, mean
-    over rows) and `validation` (label accuracy) have one entry per epoch; `validation` is empty without
+    `epochs` were run, and the weights are those after `best_epoch` (1 is the first). `losses` (nats, mean over
+    the epoch's steps) and `validation` (label accuracy) have one entry per epoch; `validation` is empty without
     prompts. `pairs_hash` is the SHA-256 of the prompts and completions in their order.
     """
 

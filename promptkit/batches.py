@@ -150,16 +150,22 @@ class LengthSampler(Sampler[int]):
 
 
 def _pair_of(row: Mapping[str, Any], number: int) -> Pair:
+    where = f"training row {number + 1}"
+    if not isinstance(row, Mapping):
+        raise DataError(f'{where} is a {type(row).__name__}: expected a Pair or {{"prompt": text, "completion": text}}')
     for name in ("prompt", "completion"):
         if not isinstance(row.get(name), str):
             found = f"is {row[name]!r}" if name in row else f"is missing, found {', '.join(map(str, row))}"
-            raise DataError(f"training row {number + 1}: {name!r} {found}: expected text")
+            raise DataError(f"{where}: {name!r} {found}: expected text")
+    turns = row.get("messages") or ()
+    if not all(isinstance(turn, Mapping) and {"role", "content"} <= turn.keys() for turn in turns):
+        raise DataError(f"{where}: 'messages' is {turns!r}: expected a list of objects with role and content")
     return Pair(
         id=str(row.get("id", number)),
         prompt=row["prompt"],
         completion=row["completion"],
         label=row.get("label"),
-        messages=tuple(Message(turn["role"], turn["content"]) for turn in row.get("messages") or ()),
+        messages=tuple(Message(turn["role"], turn["content"]) for turn in turns),
         demonstration_ids=tuple(row.get("demonstration_ids") or ()),
         template=row.get("template") or "",
         template_hash=row.get("template_hash") or "",

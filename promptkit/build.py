@@ -36,10 +36,15 @@ class Demonstrations:
         self.draw = draw
         self.selector = Selector(tuple(pool), draw.selection, draw.seed)
 
-    def __call__(self, query: Record, k: int) -> tuple[Record, ...]:
-        """Return the k demonstrations of `query`; raises SelectionError where the pool has too few."""
+    def __call__(self, query: Record, k: int, keep: int | None = None) -> tuple[Record, ...]:
+        """Return the k demonstrations of `query`; raises SelectionError where the pool has too few.
+
+        With `keep`, those selected after the first `keep` are dropped from the sequence that k make.
+        """
         chosen = self.selector.select(query, k)
-        return order_demonstrations(chosen, self.draw.order, seed=self.draw.order_seed)
+        ordered = order_demonstrations(chosen, self.draw.order, seed=self.draw.order_seed)
+        kept = {record.id for record in chosen[:keep]}
+        return tuple(record for record in ordered if record.id in kept)
 
 
 def no_demonstrations(query: Record, k: int) -> tuple[Record, ...]:

@@ -410,9 +410,7 @@ def _brief(value: Any) -> str:
 def main() -> None:
     """Run the command line: exit 0 done, 1 expected error on one line, 2 usage."""
     try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        sys.exit(cli(standalone_mode=False) or 0)  # click returns the code of an Exit, and None after a verb
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

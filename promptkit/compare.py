@@ -182,8 +182,9 @@ def make_draws(settings: CompareSettings, selection: str, k: int) -> list[Draw]:
             continue
         seed = settings.seed + index // 2
         count = math.factorial(k)
-        first = random.Random(f"order {seed}").randrange(count)
-        order = first if index % 2 == 0 else (first + random.Random(f"other {seed}").randrange(1, count)) % count
+        order = random.Random(f"order {seed}").randrange(count)
+        if index % 2 and count > 1:  # the second of the pair: any order but the first's
+            order = (order + random.Random(f"other {seed}").randrange(1, count)) % count
         draws.append(Draw(selection, order, seed))
     return draws
 
@@ -288,7 +289,7 @@ def _asked(task: Task, settings: CompareSettings, splits: Splits, model: Model, 
         "command": "compare",
         "task": task.name,
         "task_hash": task.hash,
-        "templates": templates,
+        "template_hashes": templates,
         "model": model.name if not Path(model.name).exists() else Path(model.name).name,
         "model_hash": model.hash,
         "test": hash_records(splits.test),

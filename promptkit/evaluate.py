@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from promptkit.build import Demonstrations, no_demonstrations, render_prompts
@@ -50,9 +51,9 @@ class Condition:
             "chat": self.chat,
         }
 
-    def prompts(self, queries: Sequence[Record], pool: Sequence[Record]) -> list[Prompt]:
-        """Return one prompt per query, with k demonstrations out of `pool`."""
-        show = Demonstrations(pool, self.draw) if self.draw else no_demonstrations
+    def prompts(self, queries: Sequence[Record], pool: Sequence[Record], keep: int | None = None) -> list[Prompt]:
+        """Return one prompt per query, with k demonstrations out of `pool` or, of those, the first `keep`."""
+        show = partial(Demonstrations(pool, self.draw), keep=keep) if self.draw else no_demonstrations
         return list(render_prompts(self.bound, queries, show, self.k, chat=self.chat))
 
 
@@ -80,8 +81,8 @@ def fit_prompts(
             break
         if overlong == "error" or k == 0:
             raise WindowError(_too_long(model, condition, prompts, lengths, long, k))
-        shorter = Condition(condition.method, condition.bound, k - 1, condition.draw, condition.chat)
-        for index, prompt in zip(long, shorter.prompts([queries[i] for i in long], pool), strict=True):
+        shorter = condition.prompts([queries[index] for index in long], pool, keep=k - 1)
+        for index, prompt in zip(long, shorter, strict=True):
             prompts[index] = prompt
         dropped += len(long)
     return prompts, dropped

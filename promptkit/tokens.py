@@ -113,6 +113,8 @@ class Encoder:
         return list(ids) if there else [*self.before, *ids]
 
     def _joined(self, ids: list[int], prefix_ids: list[int]) -> Joined:
+        if not ids:
+            raise DataError("neither the prompt nor its completion has a character that the tokenizer knows")
         start = min(count_shared(ids, prefix_ids), len(ids) - 1)
         spans = start < len(prefix_ids)
         if start > 0:

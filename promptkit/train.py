@@ -243,6 +243,7 @@ def _fit(
             disable_tqdm=True,
             report_to="none",
         )
+        arguments._n_gpu = 1  # else Trainer splits batches over all GPUs of the machine by itself
         trainer = CompletionTrainer(
             model=network,
             args=arguments,

@@ -142,7 +142,7 @@ def train_source(
         pairs,
         seed=seed,
         chat=chat,
-        validation=validation,
+        validation=validation or None,
         out=path,
         progress=track("training") if track else None,
         **settings,

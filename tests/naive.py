@@ -75,7 +75,7 @@ SLOW: dict[str, dict[str, Any]] = {
 def network(kind: str, vocabulary: int) -> Any:
     """A network of an architecture with random weights, the same each time."""
     torch.manual_seed(0)
-    extra = {**SLOW, **ARCHITECTURES}[kind]
+    extra = {**SLOW, **ARCHITECTURES, "bert": {}}[kind]
     config = AutoConfig.for_model(kind, **{**SMALL, "vocab_size": vocabulary, **extra})
     return AutoModelForCausalLM.from_config(config).eval()
 

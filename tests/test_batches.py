@@ -74,6 +74,8 @@ def test_pair_longer_than_the_window_is_refused() -> None:
         ([], "no training pairs: expected at least one row"),
         ([{"prompt": "a", "completion": "b"}, {"prompt": "a"}], "row 2: 'completion' is missing, found prompt"),
         ([{"prompt": 3, "completion": "b"}], "row 1: 'prompt' is 3: expected text"),
+        (["a b"], "row 1 is a str: expected a Pair or"),
+        ([{"prompt": "a", "completion": "b", "messages": ["hello"]}], r"row 1: 'messages' is \['hello'\]: expected"),
         ([{"id": "x", "prompt": "a", "completion": ""}], r"row 1 \(id 'x'\): the completion is empty"),
     ],
 )

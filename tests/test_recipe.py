@@ -29,13 +29,14 @@ from promptkit.models.recipe.sources import (
     polish,
 )
 from promptkit.models.recipe.tokenizer import train_tokenizer
-from promptkit.models.recipe.training import Material, Plan, Trainer, iterate_corpus, save_model
+from promptkit.models.recipe.training import Material, Plan, Stage, Trainer, iterate_corpus, save_model
 from promptkit.models.recipe.words import choose_words
 from promptkit.prompt import render_messages
 from promptkit.template import load_template
 
 SMALL = Size(width=64, layers=1, hidden=64, window=128)
-PLAN = Plan(4, short=(2, 32), long=(1, 64), long_from=2, long_every=2, warm_up=2, practice=2, compiled=False)
+STAGES = (Stage(0, 0.35, 0.2, 0), Stage(2, 0.5, 0.2, 2))
+PLAN = Plan(4, stages=STAGES, short=(2, 32), long=(1, 64), warm_up=2, practice=2, compiled=False)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +178,7 @@ def test_what_is_saved_loads_in_plain_transformers(
 def test_token_vectors_start_from_a_classifier(tokenizer: PreTrainedTokenizerFast) -> None:
     """The vectors have the network's shape and spread, and depend on the seed alone."""
     pools = [family_pool("word-groups", 1.0, 60, seed=0)]
-    first, again = (warm_vectors(tokenizer, pools, 64, seed=1, epochs=1) for _ in range(2))
+    first, again = (_warm(tokenizer, pools) for _ in range(2))
     assert first.shape == build_network(tokenizer, SMALL).get_input_embeddings().weight.shape
     assert torch.equal(first, again)
     assert first.std().item() == pytest.approx(0.08, rel=1e-3)
@@ -232,6 +233,11 @@ def test_every_answer_of_a_document_has_weight(writer: Writer) -> None:
     document = render(bound, pool.records[:4], chat=False, arbitrary=False)
     answers = [piece for piece in document if piece.weight > TEXT and piece.text != END]
     assert [piece.text for piece in answers] == [bound.target(record) for record in pool.records[:4]]
+
+
+def _warm(tokenizer: PreTrainedTokenizerFast, pools: list[Pool]) -> torch.Tensor:
+    torch.manual_seed(0)
+    return warm_vectors(tokenizer, pools, 64, seed=1, epochs=1)
 
 
 def _problems() -> Pool:

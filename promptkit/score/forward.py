@@ -95,6 +95,8 @@ class Network:
         ragged = any(len(row) < length for row in rows)
         mask = [[1] * len(row) + [0] * (length - len(row)) for row in rows]
         positions = sorted({position for wanted in read for position in wanted})
+        if self.length_limit is not None:
+            self._call(input_ids=self._tensor([[0]]), read=[0])  # transformers keeps the longest text's frequencies
         logits = self._call(
             input_ids=self._tensor([[*row, *[0] * (length - len(row))] for row in rows]),
             attention_mask=self._tensor(mask) if ragged else None,

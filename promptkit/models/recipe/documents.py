@@ -26,6 +26,9 @@ MANY = 6
 LONG_INSTRUCTIONS = 0.4
 """The share that a template with a long instruction gets, against 1 for others."""
 
+AT_ONCE = 0.12
+"""Share of the documents with word problems whose answers come without reasons."""
+
 _RESULT = re.compile(r"(?<= = )\d+")
 
 
@@ -68,13 +71,15 @@ class Writer:
         varied = [vary(record, rng) for record in rng.sample(records, shown + 1)]
         return render(template.bind(task), varied, chat=rng.random() < 0.12, arbitrary=arbitrary)
 
-    def problem(self, rng: random.Random, length: int) -> Document:
-        """A word problem or several: bare steps, the answer at once, or reasoned."""
+    def problem(self, rng: random.Random, length: int, drills: float = 0.15) -> Document:
+        """A word problem or several: bare steps (in this share of the documents), the answer at once, or reasoned."""
         roll = rng.random()
-        if roll < 0.15:
+        if roll < drills:
             steps = [str(record.rationale) for record in rng.sample(self.problems.records, 5)]
             return [*_weigh_rationale("\n".join(steps)), Weighted(END, STOP)]
-        reasoned = [template for template in self.shipped["word-problems"] if template.is_cot == (roll > 0.27)]
+        reasoned = [
+            template for template in self.shipped["word-problems"] if template.is_cot == (roll > drills + AT_ONCE)
+        ]
         shown = rng.choice((0, 0, 0, 1, 1, 2)) if length < 400 else rng.choice((0, 2, 3, 4, 4, 5, 6, 8))
         records = rng.sample(self.problems.records, shown + 1)
         template = rng.choice(reasoned)

@@ -51,14 +51,13 @@ def warm_vectors(
 ) -> torch.Tensor:
     """Token vectors (vocabulary, width) that classify the pools' texts by their mean, scaled to the usual spread.
 
-    One linear head per pool; a few epochs only, with half of the tokens dropped, since bags of words overfit fast.
+    One linear head per pool (from torch's global seed). A few epochs only, with half of the tokens dropped, since
+    bags of words overfit fast.
     """
     generator = torch.Generator().manual_seed(seed)
     vectors = nn.EmbeddingBag(len(tokenizer), width, mode="mean")
     nn.init.normal_(vectors.weight, std=SPREAD, generator=generator)
     heads = nn.ModuleList(nn.Linear(width, len(pool.task.labels or ())) for pool in pools)
-    for parameter in heads.parameters():
-        nn.init.uniform_(parameter, -(width**-0.5), width**-0.5, generator=generator)
     optimizer = torch.optim.Adam([*vectors.parameters(), *heads.parameters()], lr=5e-3)
     encoded = [_encode_pool(tokenizer, pool) for pool in pools]
     for _ in range(epochs):

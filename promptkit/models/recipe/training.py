@@ -21,36 +21,56 @@ Draw = Callable[[random.Random], Document]
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """What training shows from its step `first` on.
+
+    `reasoning` is the share of the rows that hold word problems, `drills` the share of those documents that are bare
+    arithmetic. Long rows come in every `long_every`-th step (0: never), so that positions up to their length are
+    trained.
+    """
+
+    first: int
+    reasoning: float
+    drills: float
+    long_every: int
+
+
+STAGES = (Stage(0, 0.35, 0.15, 0), Stage(250, 0.5, 0.15, 3), Stage(650, 0.5, 0.45, 3), Stage(1_200, 0.5, 0.2, 3))
+"""Classification first, since it is learned first; then arithmetic, and the full length."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How long to train and on what shapes.
 
-    `steps` of one batch each; `short` and `long` are (rows, tokens per row). From step `long_from` on, long rows come
-    in every `long_every`-th step, so that positions up to their length are trained. `reasoning` is the share of the
-    rows that hold word problems, before and from that step. The learning rates rise for `warm_up` steps, are constant up to this share of all
-    steps and fall linearly to 3 %. Word groups get an extra share for the first `practice` steps.
+    `steps` of one batch each; `short` and `long` are (rows, tokens per row). The learning rates rise for `warm_up`
+    steps, are constant up to the share `constant` of all steps and fall linearly to 3 %. Word groups get an extra
+    share for the first `practice` steps.
     """
 
     steps: int
     seed: int = 0
+    stages: tuple[Stage, ...] = STAGES
     short: tuple[int, int] = (16, 256)
     long: tuple[int, int] = (5, 768)
-    long_from: int = 250
-    long_every: int = 3
-    reasoning: tuple[float, float] = (0.35, 0.5)
     warm_up: int = 40
     constant: float = 0.5
     practice: int = 144
-    checkpoint_every: int = 50
+    checkpoint_every: int = 25
     compiled: bool = True
+
+    def stage(self, step: int) -> Stage:
+        """The stage that this step is in."""
+        return next(stage for stage in reversed(self.stages) if stage.first <= step)
 
     def shape(self, step: int) -> tuple[int, int]:
         """(rows, tokens per row) of this step."""
-        is_long = step >= self.long_from and step % self.long_every == 0
-        return self.long if is_long else self.short
+        every = self.stage(step).long_every
+        return self.long if every and step % every == 0 else self.short
 
     def problem_rows(self, step: int) -> int:
         """How many of the step's rows hold word problems; they come first."""
-        return round(self.shape(step)[0] * self.reasoning[step >= self.long_from])
+        return round(self.shape(step)[0] * self.stage(step).reasoning)
 
     def rate(self, step: int) -> float:
         """The factor on the learning rates: linear warm-up, constant, linear down to 3 %."""
@@ -66,9 +86,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Where documents come from: called with a random source, the row length in tokens and the practice share."""
+    """Where documents come from: called with a random source, the row length in tokens and a share of practice."""
 
-    problem: Callable[[random.Random, int], Document]
+    problem: Callable[[random.Random, int, float], Document]
     classification: Callable[[random.Random, int, float], Document]
 
     def batch(self, tokenizer: PreTrainedTokenizerFast, plan: Plan, step: int) -> Batch:
@@ -76,19 +96,14 @@ class Material:
         rng = random.Random(f"{plan.seed}:{step}")
         rows, length = plan.shape(step)
         problems = plan.problem_rows(step)
-        practice = plan.practice_share(step)
-        backend = tokenizer.backend_tokenizer
-        parts = [
-            pack_batch(backend, lambda rng: self.problem(rng, length), rng, rows=problems, length=length),
-            pack_batch(
-                backend,
-                lambda rng: self.classification(rng, length, practice),
-                rng,
-                rows=rows - problems,
-                length=length,
-            ),
-        ]
-        return Batch(np.concatenate([p.ids for p in parts]), np.concatenate([p.weights for p in parts]))
+        drills, practice = plan.stage(step).drills, plan.practice_share(step)
+
+        def pack(draw: Callable[[random.Random], Document], rows: int) -> Batch:
+            return pack_batch(tokenizer.backend_tokenizer, draw, rng, rows=rows, length=length)
+
+        first = pack(lambda rng: self.problem(rng, length, drills), problems)
+        second = pack(lambda rng: self.classification(rng, length, practice), rows - problems)
+        return Batch(np.concatenate([first.ids, second.ids]), np.concatenate([first.weights, second.weights]))
 
 
 class Trainer:
@@ -178,7 +193,8 @@ class Trainer:
 def read_plan(folder: Path) -> Plan:
     """The plan of the run whose checkpoint is in the folder."""
     state = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
-    return Plan(**state["plan"])
+    stages = tuple(Stage(**stage) for stage in state["plan"]["stages"])
+    return Plan(**{**state["plan"], "stages": stages})
 
 
 def save_model(network: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -198,5 +214,5 @@ def iterate_corpus(material: Material, documents: int, *, seed: int) -> Iterator
     """Texts for the tokenizer: documents as training draws them."""
     for number in range(documents):
         rng = random.Random(f"corpus:{seed}:{number}")
-        document = material.problem(rng, 256) if number % 4 == 0 else material.classification(rng, 256, 0.0)
+        document = material.problem(rng, 256, 0.15) if number % 4 == 0 else material.classification(rng, 256, 0.0)
         yield "".join(piece.text for piece in document)

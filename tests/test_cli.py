@@ -1,0 +1,272 @@
+"""The command line: results on stdout, one line per error on stderr, nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from promptkit.cli import cli, main
+from tests.conftest import TASK, TEMPLATE, Project
+from tests.test_compare import COST, TOP, bytes_of
+from tests.training_fakes import model as random_model
+from tests.training_fakes import saved
+
+FEW = ["--data", "data", "--limit", "3", "--model", "small", "-k", "1", "--draws", "2", "--seeds", "1", "--epochs", "1"]
+
+
+@pytest.fixture
+def small(project: Project) -> Project:
+    """A project with a random model in the folder `small`."""
+    saved(random_model(window=200), project.root / "small")
+    return project
+
+
+class Ran:
+    """What one command line did."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a command line in this process."""
+
+    def call(*words: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["promptkit", *words])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Ran(code, *capsys.readouterr())
+
+    return call
+
+
+def test_compare_prints_one_json_object(small: Project, run: Any) -> None:
+    """With --json stdout is one object with every documented key; the figures it names are there."""
+    ran = run("compare", "films", *FEW, "--json")
+    assert (ran.code, ran.out.count("\n")) == (0, 1)
+    result = json.loads(ran.out)
+    assert result.keys() >= TOP
+    assert all(Path(figure).stat().st_size > 1000 for figure in result["figures"])
+    assert {Path(figure).suffix for figure in result["figures"]} == {".svg", ".png"}
+
+
+def test_compare_prints_a_table_of_80_columns(small: Project, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --json a person reads a table: methods, break-even counts, where the run is."""
+    monkeypatch.setenv("COLUMNS", "80")
+    ran = run("compare", "films", *FEW)
+    assert ran.code == 0
+    assert max(map(len, ran.out.splitlines())) <= 80
+    for word in ("zero-shot", "few-shot", "lora", "Break-even", "runs/films-"):
+        assert word in ran.out
+
+
+def test_score_of_a_file_gives_a_row_per_line(small: Project, run: Any) -> None:
+    """Ready-made rows are scored: nats per choice, the predicted index, accuracy where labels are known."""
+    rows = [{"prompt": "Text: good\nSentiment:", "choices": [" positive", " negative"], "label": 0, "id": "a"}]
+    small.write("rows.jsonl", "".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "id": "b"}]))
+    result = json.loads(run("score", "rows.jsonl", "--model", "small", "--json", "--scores").out)
+    assert [row["id"] for row in result["rows"]] == ["a", "b"]
+    assert all(len(row["logprobs"]) == 2 and max(row["logprobs"]) < 0 for row in result["rows"])
+    assert result["cells"][0]["n"] == 2
+    assert result["cells"][0]["cost"].keys() == COST
+    unlabelled = {"prompt": "x", "choices": [" a", " b"]}
+    small.write("rows.jsonl", json.dumps(unlabelled))
+    result = json.loads(run("score", "rows.jsonl", "--model", "small", "--json", "--scores").out)
+    assert (result["cells"][0]["accuracy"], result["rows"][0]["id"]) == (None, "0")
+
+
+@pytest.mark.parametrize("chat", ["--plain", "--chat"])
+def test_score_of_a_task_runs_each_number_of_shots(small: Project, run: Any, chat: str) -> None:
+    """Zero and more shots are cells of one run, with every item's scores where asked for."""
+    words = ["score", "films", "--data", "data", "--model", "small", "-k", "0,1", "--limit", "3", "--json", "--scores"]
+    result = json.loads(run(*words, chat).out)
+    assert [(cell["method"], cell["k"], len(cell["rows"])) for cell in result["cells"]] == [
+        ("zero-shot", 0, 3),
+        ("few-shot", 1, 3),
+    ]
+    assert result.keys() >= TOP
+
+
+def test_train_then_predict(small: Project, run: Any) -> None:
+    """An adapter is trained on a task, and labels a file of new records with scores for every label."""
+    words = ["train", "films", "--data", "data", "--model", "small", "--epochs", "1"]
+    trained = run(*words, "--out", "adapter", "--json")
+    assert trained.code == 0, trained.err
+    assert json.loads(trained.out)["rows"] == 6
+    small.write("new.jsonl", '{"sentence": "grey soup", "id": "n1"}\n{"sentence": "a warm film"}\n')
+    ran = run("predict", "new.jsonl", "--adapter", "adapter")
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    assert [row["id"] for row in rows] == ["n1", "test-1"]
+    for row in rows:
+        assert row["predicted"] == max(row["scores"], key=row["scores"].get)
+        assert set(row["scores"]) == {"negative", "positive"}
+    assert run("predict", "new.jsonl", "--adapter", "adapter", "--out", "out.jsonl").code == 0
+    assert [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()] == rows
+    small.write("templates/films/plain.jinja", TEMPLATE.replace("Text", "Film"))
+    again = run("predict", "new.jsonl", "--adapter", "adapter")
+    assert again.code == 1
+    assert "has changed since the adapter adapter was trained with it; restore the file, or train again" in again.err
+
+
+@pytest.mark.parametrize("kind", ["prompts", "pairs"])
+def test_build_writes_the_documented_rows(project: Project, run: Any, kind: str) -> None:
+    """Rows have the documented keys, on stdout and in a file alike."""
+    ran = run("build", "films", "--as", kind, "--data", "data", "--limit", "2", "--chat")
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    keys = {"prompts": {"choices", "demonstration_ids"}, "pairs": {"completion"}}[kind]
+    assert all(row.keys() >= {"id", "prompt", "label", "template", "task", "messages", *keys} for row in rows)
+    run("build", "films", "--as", kind, "--data", "data", "--limit", "2", "--chat", "--out", "rows.jsonl")
+    assert [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()] == rows
+
+
+def test_show_prints_what_the_model_sees(small: Project, run: Any) -> None:
+    """Parts, counts, tokens with their loss mask, and choices; brackets in data are not markup."""
+    small.write("data/test.jsonl", '{"sentence": "[red]a[/red] [positive] film", "label": 1}')
+    ran = run(*["show", "films", "--data", "data", "--model", "small", "-k", "1"])
+    assert "[red]a[/red] [positive] film" in ran.out
+    assert "Label the following review" in ran.out
+    assert "⟦" in ran.out
+    ran = run("show", "films", "--data", "data", "--model", "small", "--json", "--chat")
+    view = json.loads(ran.out)["prompts"][0]
+    assert "".join(text for text, loss in view["tokens"] if loss) == "positive"  # this tokenizer's template trims
+
+
+def test_lists_and_help_name_every_verb(run: Any, project: Project) -> None:
+    """Every verb has help, every option of it has a text, and lists name what can be named."""
+    for name, command in cli.commands.items():
+        ran = run(name, "--help")
+        assert ran.code == 0
+        assert command.help
+        assert all(option.help for option in command.params if isinstance(option, click.Option)), name
+    listed = json.loads(run("list", "--json").out)
+    assert listed.keys() == {"tasks", "templates", "methods", "selections", "orders", "models"}
+    assert "films" in run("list", "tasks").out
+
+
+def test_lint_exits_with_1_for_defects(run: Any, project: Project) -> None:
+    """No defect: exit 0; a defect: its line on stdout and exit 1."""
+    assert run("lint").code == 0
+    project.write("templates/films/plain.jinja", TEMPLATE.replace("{{ text }}", "{{ texts }}"))
+    ran = run("lint", "templates")
+    assert (ran.code, ran.out.count("\n")) == (1, 1)
+    assert "templates/films/plain.jinja:7: 'texts' is not defined" in ran.out
+
+
+def plant(project: Project, what: str) -> None:
+    """Put one defect into a project that has none."""
+    files: dict[str, tuple[str, str]] = {
+        "column": ("tasks/films.toml", TASK.replace('"sentence"', '"sentense"')),
+        "label": ("data/test.jsonl", '{"sentence": "x", "label": "good"}'),
+        "syntax": ("templates/films/plain.jinja", TEMPLATE.replace("{{ text }}", "{{ text")),
+        "macro": ("templates/films/plain.jinja", TEMPLATE.replace("macro target", "macro goal")),
+        "field": (
+            "templates/films/plain.jinja",
+            TEMPLATE.replace("input(text)", "input(texts)").replace("{{ text }}", "{{ texts }}"),
+        ),
+        "sandbox": ("templates/films/plain.jinja", TEMPLATE.replace("{{ text }}", "{{ text.__class__ }}")),
+        "json": ("data/test.jsonl", '{"sentence": "x", "label": 1}\nnot json\n'),
+        "empty": ("data/test.jsonl", ""),
+    }
+    if what in files:
+        project.write(*files[what])
+    if what == "tokenizer":
+        for path in (project.root / "small").glob("*token*"):
+            path.unlink()
+    if what == "path":
+        project.write("out/mine.txt", "mine")
+
+
+@pytest.mark.parametrize(
+    ("what", "words", "message"),
+    [
+        ("task", "compare flims", "unknown task 'flims'; known:"),
+        ("template", "compare films --template plian", "no template matches 'plian'"),
+        ("model", "compare films --model nothing-like-this", "nothing-like-this"),
+        ("column", "compare films", "data/test.jsonl:1: no column 'sentense' for the field 'text' of task 'films'"),
+        ("label", "compare films", "data/test.jsonl:1: label 'good' is not one of 'negative', 'positive'"),
+        ("syntax", "compare films", "templates/films/plain.jinja:8: syntax error"),
+        ("macro", "compare films", "templates/films/plain.jinja: no macro 'target'"),
+        ("field", "compare films", "templates/films/plain.jinja:6: input asks for 'texts'"),
+        ("sandbox", "compare films", "templates/films/plain.jinja:7: the sandbox refuses the attribute '__class__'"),
+        ("json", "compare films", "data/test.jsonl:2: not JSON"),
+        ("empty", "compare films", "split 'test' of task 'films' has no records (data/test.jsonl)"),
+        ("k", "compare films -k 7", "k=7 demonstrations were asked for, but the pool of 6 records"),
+        ("window", "compare films -k 6 --methods few-shot", "do not fit the window of 200 tokens"),
+        ("tokenizer", "compare films", "small"),
+        ("path", "compare films --out out", "out: exists and holds no run (no run.json); give another --out"),
+    ],
+)
+def test_bad_input_is_one_clear_line(small: Project, run: Any, what: str, words: str, message: str) -> None:
+    """Exit code 1, one line on stderr that says where, what and the fix; no traceback, no run folder."""
+    plant(small, what)
+    if what == "window":
+        rows = "".join(f'{{"sentence": "{number} {"long " * 12}", "label": {number % 2}}}\n' for number in range(6))
+        small.write("data/train.jsonl", rows)
+    model = [] if "--model" in words else ["--model", "small"]
+    ran = run(*words.split(), "--data", "data", *model)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+    assert ran.err.startswith("promptkit: ")
+    assert message in ran.err
+    assert "Traceback" not in ran.err
+    cells = [*small.root.glob("runs/*/cells/*"), *small.root.glob("runs/*/adapters/*")]
+    assert what == "window" or not cells
+
+
+def test_usage_errors_exit_with_2(run: Any, project: Project) -> None:
+    """A flag that does not exist or a number that is none is a usage error."""
+    assert run("compare", "films", "--nonsense").code == 2
+    assert run("compare", "films", "-k", "four").code == 2
+
+
+def test_existing_output_is_never_overwritten(project: Project, run: Any) -> None:
+    """`build --out` on a file that exists changes nothing."""
+    project.write("rows.jsonl", "mine")
+    ran = run("build", "films", "--data", "data", "--out", "rows.jsonl")
+    assert (ran.code, Path("rows.jsonl").read_text()) == (1, "mine")
+    assert "rows.jsonl: exists already; give another --out, or remove it first" in ran.err
+
+
+def test_full_disk_is_one_line_and_leaves_nothing(small: Project, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be written any more, no piece of a file stays."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for words in (["compare", "films", *FEW], ["build", "films", "--data", "data", "--out", "rows.jsonl"]):
+        ran = run(*words)
+        assert (ran.code, ran.err.count("\n")) == (1, 1)
+        assert "No space left on device" in ran.err
+    assert not [path for path in small.root.rglob("*") if path.is_file() and "runs" in path.parts]
+    assert not Path("rows.jsonl").exists()
+
+
+def test_killed_run_goes_on(small: Project, run: Any) -> None:
+    """SIGKILL at some moment, then the same command: the run ends like one that was left alone."""
+    command = [sys.executable, "-c", "from promptkit.cli import main; main()", "compare", "films", *FEW]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, "--out", "killed"], env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len([*Path("killed").glob("cells/*.json")]) < 2 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    Path("killed/cells/.abc.json.00000000.999999.0.tmp").write_text("half a cell")
+    assert run("compare", "films", *FEW, "--out", "killed", "--json").code == 0
+    assert run("compare", "films", *FEW, "--out", "whole", "--json").code == 0
+    assert bytes_of("killed") == bytes_of("whole")

@@ -1,0 +1,159 @@
+"""The comparison: which cells are run, what is printed, and that a stopped run goes on to the same bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptkit.compare import CompareSettings, compare, make_draws
+from promptkit.errors import PromptkitError, RunError, SelectionError, TemplateError, WindowError
+from promptkit.models import Model
+from promptkit.score import score
+from tests.conftest import TEMPLATE, Project
+from tests.training_fakes import model as random_model
+from tests.training_fakes import saved
+
+SMALL: dict[str, Any] = {"limit": 4, "shots": (2,), "draws": 3, "seeds": 2, "epochs": 1, "rank": 2, "data": "data"}
+TOP = {"task", "model", "run", "labels", "chance", "cells", "methods", "break_even", "records", "paired", "notes"}
+CELL = {"method", "template", "k", "draw", "n", "accuracy", "ci95", "macro_f1", "cost"}
+COST = {"tokens_prompted", "tokens_computed", "flops", "seconds", "peak_memory_bytes"}
+
+
+@pytest.fixture
+def small(project: Project) -> Model:
+    """A random model with a window of 256 tokens, saved as a folder of the project."""
+    return saved(random_model(window=256), project.root / "small")
+
+
+def bytes_of(folder: str | Path) -> dict[str, bytes]:
+    """Return what a run computed: its settings, cells and adapters' weights."""
+    paths = [*Path(folder).glob("cells/*.json"), *Path(folder).glob("adapters/*/adapter_model.safetensors")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in [*paths, Path(folder) / "run.json"]}
+
+
+def test_result_has_every_documented_key(small: Model) -> None:
+    """The object is JSON, and its cells, methods and costs have the keys that users rely on."""
+    result = json.loads(json.dumps(compare("films", model=small.name, **SMALL)))
+    assert result.keys() >= TOP
+    assert {cell["method"] for cell in result["cells"]} == {"zero-shot", "few-shot", "lora"}
+    for cell in result["cells"]:
+        assert cell.keys() >= CELL
+        assert cell["cost"].keys() == COST
+        assert cell["ci95"][0] <= cell["accuracy"] <= cell["ci95"][1]
+    for method in result["methods"]:
+        assert method["accuracy"].keys() >= {"mean", "std", "min", "max", "ci95"}
+    assert result["break_even"]["few-shot"].keys() == {"items", "items_prefix_shared"}
+
+
+def test_lora_on_k_rows_stands_beside_lora_on_all(small: Model) -> None:
+    """Equal data too: adapters are trained on just the k demonstrations and on the whole pool."""
+    methods = compare("films", model=small.name, **SMALL)["methods"]
+    assert [(m["method"], m["k"], m["train_rows"], m["runs"]) for m in methods] == [
+        ("zero-shot", 0, None, 1),
+        ("few-shot", 2, None, 3),
+        ("lora", 0, 2, 2),
+        ("lora", 0, 6, 2),
+    ]
+
+
+def test_stopped_run_goes_on_to_the_same_bytes(small: Model) -> None:
+    """A run that is stopped at any cell and started again ends with the cells of one that was not."""
+    few = {**SMALL, "draws": 2, "seeds": 1}
+    compare("films", model=small.name, out="whole", **few)
+    for stop_at in (2, 5):
+        calls = 0
+
+        def stopping(*args: Any, stop_at: int = stop_at, **settings: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == stop_at:
+                raise KeyboardInterrupt
+            return score(*args, **settings)
+
+        out = f"stopped-{stop_at}"
+        with pytest.raises(KeyboardInterrupt):
+            compare("films", model=small.name, out=out, scorer=stopping, **few)
+        assert len(bytes_of(out)) < len(bytes_of("whole"))
+        compare("films", model=small.name, out=out, **few)
+        assert bytes_of(out) == bytes_of("whole")
+
+
+def test_finished_run_is_not_computed_again(small: Model) -> None:
+    """The same command a second time reads every cell and gives the same result, costs included."""
+
+    def nothing(*args: Any, **settings: Any) -> Any:
+        raise AssertionError
+
+    first = compare("films", model=small.name, **SMALL)
+    assert compare("films", model=small.name, scorer=nothing, trainer=nothing, **SMALL) == first
+
+
+@pytest.mark.parametrize("change", ["template", "seed", "data", "model"])
+def test_anything_else_is_another_run(small: Model, project: Project, change: str) -> None:
+    """One byte of the template, another seed, other data or another model never hit old cells."""
+    settings = {**SMALL, "methods": ("zero-shot",), "out": "run"}
+    compare("films", model=small.name, **settings)
+    name = small.name
+    if change == "template":
+        project.write("templates/films/plain.jinja", TEMPLATE.replace("Text:", "Text :"))
+    elif change == "seed":
+        settings["seed"] = 1
+    elif change == "data":
+        project.write("data/test.jsonl", '{"sentence": "x", "label": 1}\n{"sentence": "y", "label": 0}\n')
+    else:
+        name = saved(random_model(window=256, seed=2), project.root / "other").name
+    with pytest.raises(RunError, match=r"run: this run was started with .*; give another --out"):
+        compare("films", model=name, **settings)
+
+
+def test_items_of_the_test_never_train(small: Model, project: Project) -> None:
+    """Training records that are also test records are left out, and the result says so."""
+    rows = (project.root / "data/test.jsonl").read_text().splitlines()[:4]
+    train = (project.root / "data/train.jsonl").read_text()
+    project.write("data/train.jsonl", "\n".join(rows[:2]) + "\n" + train)
+    project.write("data/test.jsonl", "\n".join(rows))
+    result = compare("films", model=small.name, **{**SMALL, "methods": ("zero-shot",)})
+    assert result["records"]["pool"] == 6
+    assert "2 training records that are also test records were left out" in result["notes"]
+
+
+def test_one_file_is_cut_into_test_and_pool(small: Model) -> None:
+    """With one file as the data, test and pool share no record."""
+    result = compare("films", model=small.name, **{**SMALL, "data": "data/train.jsonl", "methods": ("few-shot",)})
+    assert (result["records"]["test"], result["records"]["pool"]) == (3, 3)
+    assert "data/train.jsonl is one file: 3 records were set aside for the test" in result["notes"][0]
+
+
+def test_draws_cross_choices_with_two_orders() -> None:
+    """Draws come in pairs of one choice in two different orders; a named order is kept."""
+    draws = make_draws(CompareSettings(draws=10), "balanced", 4)
+    assert [draw.seed for draw in draws] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert all(first.order != second.order for first, second in zip(draws[::2], draws[1::2], strict=True))
+    assert {draw.order for draw in make_draws(CompareSettings(order="reversed"), "random", 4)} == {"reversed"}
+    assert len({draw.seed for draw in make_draws(CompareSettings(order="reversed"), "random", 4)}) == 10
+    assert [draw.order for draw in make_draws(CompareSettings(draws=2), "balanced", 1)] == [0, 0]
+
+
+def test_demonstrations_beyond_the_window_are_refused_or_dropped(project: Project) -> None:
+    """Too long a prompt is an error that names it, or loses whole demonstrations, which are counted."""
+    short = saved(random_model(window=128), project.root / "short")
+    settings = {**SMALL, "methods": ("few-shot",), "shots": (5,), "draws": 1}
+    with pytest.raises(WindowError, match=r"4 of 4 prompts with k=5 .* window of 128 .*; lower -k or give --overlong"):
+        compare("films", model=short.name, **settings)
+    cell = compare("films", model=short.name, overlong="drop", **settings)["cells"][0]
+    assert cell["dropped"] > 0
+
+
+def test_settings_out_of_range_are_explained(small: Model) -> None:
+    """Unknown methods, too many shots and impossible numbers are one clear line each."""
+    with pytest.raises(PromptkitError, match=r"unknown method 'few-shots'; known: .*Did you mean 'few-shot'\?"):
+        compare("films", model=small.name, methods=("few-shots",), data="data")
+    with pytest.raises(SelectionError, match="k=50 demonstrations were asked for, but the pool of 6 records"):
+        compare("films", model=small.name, **{**SMALL, "shots": (50,), "methods": ("few-shot",)})
+    with pytest.raises(TemplateError, match="method 'few-shot-cot' needs a template with a rationale"):
+        compare("films", model=small.name, **{**SMALL, "methods": ("few-shot-cot",)})
+    with pytest.raises(PromptkitError, match="draws is 0; it must be 1 or more"):
+        compare("films", model=small.name, **{**SMALL, "draws": 0})

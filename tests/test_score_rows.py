@@ -1,0 +1,64 @@
+"""Plain rows into prompts, and what is wrong with those that are none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from promptkit.errors import DataError
+from promptkit.prompt import Generation, Message, Prompt
+from promptkit.score.rows import read_prompts
+
+ROW = {"prompt": "Sentiment:", "choices": [" positive", " negative"]}
+
+
+def test_plain_row_is_a_prompt() -> None:
+    """A row's keys become the prompt's; a missing id is the row's number."""
+    first, second = read_prompts([ROW, {**ROW, "id": "a", "label": 1, "more": "ignored"}])
+    assert (first.id, first.text, first.choices, first.label) == ("0", "Sentiment:", (" positive", " negative"), None)
+    assert (second.id, second.label) == ("a", 1)
+
+
+def test_prompt_is_taken_as_it_is() -> None:
+    """A prompt of the builder passes through unchanged."""
+    prompt = Prompt("a", "Sentiment:", (" x",), 0)
+    assert read_prompts([prompt])[0] is prompt
+
+
+def test_row_with_turns_and_something_to_generate() -> None:
+    """What the builder writes into a row is read back: turns, and what is to be generated."""
+    generation = {"stop": ["\n"], "max_tokens": 5, "answer": None}
+    turns = [{"role": "user", "content": "hello"}]
+    (prompt,) = read_prompts([{"prompt": "hello", "messages": turns, "generation": generation}], chat=True)
+    assert prompt.messages == (Message("user", "hello"),)
+    assert prompt.generation == Generation(("\n",), 5, None)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("text", "row 2 is a str: expected a Prompt or an object with a prompt"),
+        ({"text": "a"}, "row 2: 'prompt' is missing, found text: expected text"),
+        ({**ROW, "prompt": 3}, "row 2: 'prompt' is 3: expected text"),
+        ({**ROW, "choices": " positive"}, "row 2: 'choices' is ' positive': expected a list of texts"),
+        ({**ROW, "choices": ["a", 1]}, r"row 2: 'choices' is \['a', 1\]: expected a list of texts"),
+        ({**ROW, "choices": []}, r"row 2 \(id '1'\): no choices, and nothing to generate"),
+        ({**ROW, "choices": ["a", ""]}, r"row 2 \(id '1'\): choice 1 is empty: expected at least one character"),
+        ({**ROW, "label": 2}, r"row 2 \(id '1'\): label 2 is not an index from 0 to 1"),
+        ({**ROW, "label": "positive"}, "label 'positive' is not an index from 0 to 1"),
+        ({**ROW, "label": True}, "label True is not an index from 0 to 1"),
+        ({**ROW, "messages": ["hello"]}, "row 2: 'messages' is .*: expected a list of objects with role and content"),
+        ({**ROW, "generation": {"stop": []}}, "row 2: 'generation' is .*: expected stop, max_tokens and answer"),
+    ],
+)
+def test_malformed_row_is_an_error_that_names_it(row: Any, message: str) -> None:
+    """The row's number, what was found and what was expected."""
+    with pytest.raises(DataError, match=message):
+        read_prompts([ROW, row])
+
+
+def test_chat_without_turns_is_an_error() -> None:
+    """Chat turns are never made up from a plain prompt."""
+    with pytest.raises(DataError, match=r"row 1 \(id '0'\): no messages: chat turns are needed for --chat"):
+        read_prompts([ROW], chat=True)
