@@ -56,6 +56,7 @@ def wrap(model: Model, settings: TrainSettings) -> PeftModel:
             f"or some of {', '.join(sorted(_linear_names(network)))}"
         ) from error
     # peft notes the weights' folder, and the target modules as a set: neither is the same everywhere
+    config.base_model_name_or_path = model.name
     config.target_modules = sorted(config.target_modules)
     return wrapped
 

@@ -37,7 +37,7 @@ ROWS: list[dict[str, Any]] = [
 
 def many_rows(count: int = 40) -> list[dict[str, Any]]:
     """Queries behind one long instruction."""
-    words = random.Random(0).choices("the soup was good and cold bread awful warm".split(), k=4 * count)
+    words = random.Random(0).choices(["the", "soup", "was", "good", "cold", "bread", "awful"], k=4 * count)
     texts = [" ".join(words[4 * row : 4 * row + 4]) for row in range(count)]
     return [{"prompt": f"{INSTRUCTION * 3}Text: {t} {i}\nSentiment:", "choices": CHOICES} for i, t in enumerate(texts)]
 
@@ -239,14 +239,22 @@ def test_frequencies_of_a_longer_text_are_not_kept() -> None:
 
 def test_network_that_is_not_causal_is_an_error() -> None:
     """An encoder whose later tokens change the scores of earlier ones is refused."""
-    with pytest.raises(ModelError, match="BertLMHeadModel is not causal: .* set is_decoder in its config.json"):
+    with pytest.raises(ModelError, match=r"BertLMHeadModel is not causal: .* set is_decoder in its config.json"):
         score(model("bert"), ROWS)
+
+
+def test_network_that_gives_no_numbers_is_an_error() -> None:
+    """Scores that are not numbers are never turned into a prediction."""
+    broken = LlamaForCausalLM(model().network.config).eval()
+    torch.nn.init.constant_(broken.lm_head.weight, float("nan"))
+    with pytest.raises(ModelError, match="model 'llama/byte-level' gives scores that are not numbers"):
+        score(replace(model(), network=broken), ROWS)
 
 
 def test_tokenizer_of_another_network_is_an_error() -> None:
     """Token ids beyond the embeddings are named before anything is run."""
     small = Model.of("small", network("llama", 50), tokenizer())
-    with pytest.raises(ModelError, match="model 'small': the tokenizer gives token id .* has 50 embeddings"):
+    with pytest.raises(ModelError, match=r"model 'small': the tokenizer gives token id .* has 50 embeddings"):
         score(small, ROWS)
 
 

@@ -27,7 +27,9 @@ def prompts(*, stop: tuple[str, ...] = (), most: int = 16, choices: tuple[str, .
     limits = random.Random(0)
     return [
         Prompt(str(i), text, choices, None, generation=Generation(stop, limits.randint(1, most), None))
-        for i, text in enumerate([*(f"{INSTRUCTION}Text: {query}\nSentiment:" for query in QUERIES), INSTRUCTION, "Label"])
+        for i, text in enumerate(
+            [*(f"{INSTRUCTION}Text: {query}\nSentiment:" for query in QUERIES), INSTRUCTION, "Label"]
+        )
     ]
 
 
@@ -57,8 +59,14 @@ def likely(scored: Model, token: int) -> Model:
     return replace(scored, network=network)
 
 
-@pytest.mark.parametrize("kind", ["byte-level", "unigram", "wordpiece"])
-@pytest.mark.parametrize("architecture", [*ARCHITECTURES, "bloom", "mamba"])
+@pytest.mark.parametrize(
+    ("architecture", "kind"),
+    [
+        *((name, "byte-level") for name in (*ARCHITECTURES, "bloom", "mamba")),
+        ("llama", "unigram"),
+        ("gpt2", "wordpiece"),
+    ],
+)
 def test_writing_is_greedy_as_transformers_writes_it(architecture: str, kind: str) -> None:
     """Side by side behind a shared prefix, in little room: what each prompt gives alone."""
     scored = model(architecture, kind)

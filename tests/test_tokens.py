@@ -96,7 +96,7 @@ def test_join_without_a_prompt_stands_behind_bos_or_eos() -> None:
 def test_join_without_any_opening_token_is_an_error() -> None:
     """A tokenizer with neither BOS nor EOS cannot score the first token of a text, and says so."""
     bare = type(tokenizer())(tokenizer_object=tokenizer(bos=False).backend_tokenizer)
-    with pytest.raises(ModelError, match="neither a BOS nor an EOS token .* set bos_token in tokenizer_config.json"):
+    with pytest.raises(ModelError, match=r"neither a BOS nor an EOS token .* set bos_token in tokenizer_config.json"):
         Encoder(bare).join("", "x")
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from promptkit.errors import ModelError
@@ -76,15 +78,32 @@ class Network:
         `cache` grows by the C columns; None where nothing is to be kept.
         """
         new = places[len(places) - len(tokens) :]
+        distance = new[:, None] - places[None]
         logits = self._call(
             input_ids=self._tensor([tokens]),
             position_ids=self._tensor(new[None]),
-            attention_mask=None if seen is None else self._masks(seen, places, new),
+            attention_mask=None if seen is None else self._masks(seen[None], distance[None]),
             past_key_values=cache,
             use_cache=cache is not None,
             read=list(read) or [len(tokens) - 1],
         )
         return logits[0][: len(read)]
+
+    def run_batch(self, tokens: Sequence[int], places: numpy.ndarray, cache: DynamicCache) -> torch.Tensor:
+        """Return the logits [N, V] after one more token of every row of a batch; `cache` grows by it.
+
+        places: [N, K] the position of every column in its own row, the new token's last; -1 marks padding.
+        """
+        new = places[:, -1:]
+        masks = self._masks((places >= 0)[:, None], (new - places)[:, None])
+        return self._call(
+            input_ids=self._tensor(tokens)[:, None],
+            position_ids=self._tensor(new),
+            attention_mask=masks,
+            past_key_values=cache,
+            use_cache=True,
+            read=[0],
+        )[:, 0]
 
     def run_rows(self, rows: Sequence[Sequence[int]], read: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return the logits [R, V] at positions `read[i]` of every row, rows in order, nothing cached.
@@ -116,6 +135,14 @@ class Network:
                 f"{self.vocabulary} embeddings: they do not belong together"
             )
 
+    def check_numbers(self, scores: Iterable[float]) -> None:
+        """Raise ModelError where a score is not a number."""
+        if any(map(math.isnan, scores)):
+            raise ModelError(
+                f"model {self.model.name!r} gives scores that are not numbers in {self.model.dtype}: its weights are "
+                "damaged, or too large for 16 bits (try --dtype float32)"
+            )
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Without dropout and gradients; the network's mode is put back afterwards."""
@@ -132,14 +159,17 @@ class Network:
             return self.module(**inputs, logits_to_keep=self._tensor(read)).logits
         return self.module(**inputs).logits[:, read]
 
-    def _masks(self, seen: numpy.ndarray, places: numpy.ndarray, new: numpy.ndarray) -> Any:
-        """Return what the network takes as an attention mask [1, 1, C, K]: one, or one per kind of layer."""
+    def _masks(self, seen: numpy.ndarray, distance: numpy.ndarray) -> Any:
+        """Return what the network takes as an attention mask [N, 1, C, K]: one, or one per kind of layer.
+
+        seen: [N, C, K] which columns each new one may attend to at all; distance: how far back each of them is.
+        """
         masks = {}
         for kind, window in self.windows.items():
-            near = seen & (new[:, None] - places[None] < window) if window else seen
+            near = seen & (distance < window) if window else seen
             allowed = torch.from_numpy(near).to(self.module.device)
             mask = torch.zeros(near.shape, dtype=self.module.dtype, device=self.module.device)
-            masks[kind] = mask.masked_fill_(~allowed, torch.finfo(mask.dtype).min)[None, None]
+            masks[kind] = mask.masked_fill_(~allowed, torch.finfo(mask.dtype).min)[:, None]
         return masks.get(None, masks)
 
     def _tensor(self, values: Any) -> torch.Tensor:
@@ -165,12 +195,32 @@ def branch_cache(cache: DynamicCache | None) -> DynamicCache:
     return twin
 
 
-def keep_columns(cache: DynamicCache, columns: numpy.ndarray) -> None:
-    """Drop every column of the cache but those whose numbers are given."""
+def gather_rows(sources: Sequence[tuple[DynamicCache, Sequence[int]]]) -> DynamicCache:
+    """Return a cache of N rows, each the given columns of a one-row cache, padded at its end to the longest."""
+    batch = DynamicCache()
+    batch.layers = [copy.copy(layer) for layer in sources[0][0].layers]
+    for number, layer in enumerate(batch.layers):
+        keys, values = [], []
+        for cache, columns in sources:
+            index = torch.as_tensor(columns, dtype=torch.long, device=layer.keys.device)
+            keys.append(cache.layers[number].keys[0].index_select(1, index).transpose(0, 1))
+            values.append(cache.layers[number].values[0].index_select(1, index).transpose(0, 1))
+        layer.keys = pad_sequence(keys, batch_first=True).transpose(1, 2)
+        layer.values = pad_sequence(values, batch_first=True).transpose(1, 2)
+    return batch
+
+
+def keep_rows(cache: DynamicCache, rows: Sequence[int]) -> None:
+    """Drop every row of the cache but those whose numbers are given."""
     for layer in cache.layers:
-        index = torch.from_numpy(columns).to(layer.keys.device)
-        layer.keys = layer.keys.index_select(-2, index)
-        layer.values = layer.values.index_select(-2, index)
+        index = torch.as_tensor(rows, dtype=torch.long, device=layer.keys.device)
+        layer.keys, layer.values = layer.keys.index_select(0, index), layer.values.index_select(0, index)
+
+
+def count_column_bytes(cache: DynamicCache) -> int:
+    """Return the bytes that one token takes in the cache, all layers together."""
+    layers = [layer for layer in cache.layers if layer.keys is not None]
+    return sum(2 * layer.keys[0, :, 0].numel() * layer.keys.element_size() for layer in layers)
 
 
 def is_chain(parents: Sequence[int]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
@@ -12,10 +12,20 @@ import numpy
 import torch
 from transformers import DynamicCache, GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from promptkit.score.forward import Network, branch_cache, find_seen, keep_columns
+from promptkit.score.forward import (
+    Network,
+    branch_cache,
+    count_column_bytes,
+    find_seen,
+    gather_rows,
+    keep_rows,
+)
 from promptkit.score.likelihood import Report, Usage, Way
-from promptkit.score.tree import Step, Tree, build_tree, lay_out, plan_steps
+from promptkit.score.tree import Step, Tree, build_tree, lay_out, pack_rows, plan_steps
 from promptkit.score.writing import Request, Writer, Written, find_ends
+
+_CACHE_BYTES = 2**28  # of the batch that is being written: 256 MiB
+_COLUMNS = 2**13  # of the first batch, before the size of a column is known
 
 
 def generate(
@@ -72,8 +82,7 @@ def _write_along_tree(
                 caches[index] = _run_shared(network, tree, step, branch_cache(caches.get(parent)), usage)
         if not shared:
             desk = Desk(network, tree, numbered[0][1].base, branch_cache(caches.get(parent)), usage)
-            rows = [row for _, step in numbered for row in range(step.first, step.last)]
-            desk.write(rows, by_row, batch_tokens, finish)
+            desk.write(range(numbered[0][1].first, numbered[-1][1].last), by_row, batch_tokens, finish)
         for used in [used for used in caches if last_use.get(used, -1) <= numbered[-1][0]]:
             del caches[used]
 
@@ -86,100 +95,80 @@ def _run_shared(network: Network, tree: Tree, step: Step, cache: DynamicCache, u
 
 
 class Desk:
-    """Requests written side by side behind one shared prefix, in the columns of one cache.
+    """Requests written side by side, each a row of one batch, behind one shared prefix of `base` tokens.
 
-    `places` [K] holds the position of every column in its own sequence. `seen` [N, K] says which columns each of
-    the N requests in hand attends to: its own and the prefix. Finished ones make room for others.
+    `places` [N, K] is the position of every column of the N rows' cache, -1 where it is padding. A row whose
+    request is finished stays until a quarter of the rows are, since dropping it copies the others.
     """
 
     def __init__(self, network: Network, tree: Tree, base: int, cache: DynamicCache, usage: Usage) -> None:
-        self.network, self.tree, self.base, self.cache, self.usage = network, tree, base, cache, usage
-        self.places = numpy.arange(base)
-        self.seen = numpy.zeros((0, base), dtype=bool)
+        self.network, self.tree, self.base, self.prefix, self.usage = network, tree, base, cache, usage
         self.writers: list[Writer] = []
+        self.places = numpy.zeros((0, 0), dtype=int)
+        self.cache = DynamicCache()
 
     def write(
-        self,
-        rows: Sequence[int],
-        by_row: dict[int, list[Writer]],
-        capacity: int,
-        finish: Callable[[Writer], None],
+        self, rows: range, by_row: dict[int, list[Writer]], batch_tokens: int, finish: Callable[[Writer], None]
     ) -> None:
-        """Write everything that begins with one of `rows`, in at most about `capacity` columns."""
-        waiting = deque(rows)
-        while waiting or self.writers:
-            if waiting and self._count_columns() <= capacity * 3 / 4:  # not for every single one that is done
-                self._admit(waiting, by_row, capacity)
-            self._write_token(finish)
-            self._drop_columns()
+        """Write everything that begins with one of `rows`, as much at a time as the memory for it allows."""
+        first, room = rows.start, _COLUMNS
+        while first < rows.stop:
+            last = first + 1
+            while last < rows.stop and self._count_columns(first, last + 1, by_row) <= room:
+                last += 1
+            self._admit(first, last, by_row, batch_tokens)
+            room = max(1, _CACHE_BYTES // max(1, count_column_bytes(self.cache)))
+            while any(writer.written is None for writer in self.writers):
+                self._write_token(finish)
+                self._drop_rows()
+            first = last
 
-    def _count_columns(self) -> int:
-        """The columns in use, and those that the requests in hand may still need."""
-        return len(self.places) - self.base + sum(_count_left(writer) for writer in self.writers)
+    def _count_columns(self, first: int, last: int, by_row: dict[int, list[Writer]]) -> int:
+        """The columns that a batch of these rows would have in the end."""
+        requests = [writer.request for row in range(first, last) for writer in by_row[row]]
+        return len(requests) * max(len(request.ids) + request.max_tokens for request in requests)
 
-    def _admit(self, waiting: deque[int], by_row: dict[int, list[Writer]], capacity: int) -> None:
-        """Run neighbouring rows in one pass, as many as fit, at least one where nothing is in hand."""
-        room, first = capacity - self._count_columns(), waiting[0]
-        last, new = first, 0
-        while waiting and waiting[0] == last and new < self.network.tokens_per_pass(capacity):
-            new += len(self.tree.rows[last]) - self.tree.depth_of_new(last, first, self.base)
-            room -= new + sum(map(_count_left, by_row[last]))
-            if room < 0 and (self.writers or last > first):
-                break
-            last = waiting.popleft() + 1
-        if last > first:
-            self._run_rows(Step(None, first, last, self.base), by_row)
-
-    def _run_rows(self, step: Step, by_row: dict[int, list[Writer]]) -> None:
-        layout = lay_out(self.tree, step)
-        before, new = len(self.places), len(layout.tokens)
-        self.places = numpy.concatenate([self.places, numpy.array(layout.positions, dtype=int)])
-        self.seen = numpy.pad(self.seen, ((0, 0), (0, new)))
-        if new:
-            seen = numpy.zeros((new, len(self.places)), dtype=bool)
-            seen[:, : self.base] = True
-            seen[:, before:] = find_seen(layout.parents)
-            self.network.run_columns(layout.tokens, self.places, seen, self.cache, [])
-        for row, path, added in zip(range(step.first, step.last), layout.paths, layout.added, strict=True):
-            self.usage.add_tokens(added, self.base + len(path) - added)
-            for writer in by_row[row]:
-                own = numpy.zeros((1, len(self.places)), dtype=bool)
-                depth = len(writer.request.ids) - 1
-                own[0, : min(depth, self.base)] = True
-                own[0, [before + column for column in path[: max(0, depth - self.base)]]] = True
-                self.seen = numpy.concatenate([self.seen, own])
-                self.writers.append(writer)
+    def _admit(self, first: int, last: int, by_row: dict[int, list[Writer]], batch_tokens: int) -> None:
+        """Run the rows' own tokens in packed passes, and lay the result out as a batch."""
+        self.writers, sources, lengths = [], [], []
+        for step in pack_rows(self.tree, first, last, self.base, self.network.tokens_per_pass(batch_tokens)):
+            cache, layout = branch_cache(self.prefix), lay_out(self.tree, step)
+            if layout.tokens:
+                places = numpy.concatenate([numpy.arange(self.base), numpy.array(layout.positions, dtype=int)])
+                seen = numpy.ones((len(layout.tokens), len(places)), dtype=bool)
+                seen[:, self.base :] = find_seen(layout.parents)
+                self.network.run_columns(layout.tokens, places, seen, cache, [])
+            for row, path, added in zip(range(step.first, step.last), layout.paths, layout.added, strict=True):
+                self.usage.add_tokens(added, self.base + len(path) - added)
+                columns = [*range(self.base), *(self.base + column for column in path)]
+                for writer in by_row[row]:
+                    depth = len(writer.request.ids) - 1
+                    self.writers.append(writer)
+                    lengths.append(depth)
+                    sources.append((cache, columns[:depth]))
+        self.cache = gather_rows(sources)
+        columns_of = numpy.arange(max(lengths))[None]
+        self.places = numpy.where(columns_of < numpy.array(lengths)[:, None], columns_of, -1)
 
     def _write_token(self, finish: Callable[[Writer], None]) -> None:
-        """Write one token of every request in hand."""
+        """Write one token of every request that is not finished."""
         places = [len(writer.request.ids) - 1 + len(writer.ids) for writer in self.writers]
         tokens = [(writer.ids or writer.request.ids)[-1] for writer in self.writers]
-        self.places = numpy.concatenate([self.places, numpy.array(places, dtype=int)])
-        self.seen = numpy.hstack([self.seen, numpy.eye(len(tokens), dtype=bool)])
-        logits = self.network.run_columns(tokens, self.places, self.seen, self.cache, range(len(tokens)))
-        for place in places:
-            self.usage.add_tokens(1, place)
-        self.usage.add_reads(len(tokens))
-        unfinished = []
-        for index, token in enumerate(logits.float().argmax(-1).tolist()):
-            if self.writers[index].add(token):
-                finish(self.writers[index])
-            else:
-                unfinished.append(index)
-        self.writers = [self.writers[index] for index in unfinished]
-        self.seen = self.seen[unfinished]
+        self.places = numpy.hstack([self.places, numpy.array(places, dtype=int)[:, None]])
+        logits = self.network.run_batch(tokens, self.places, self.cache)
+        for writer, place, token in zip(self.writers, places, logits.float().argmax(-1).tolist(), strict=True):
+            if writer.written is None:
+                self.usage.add_tokens(1, place)
+                self.usage.add_reads(1)
+                if writer.add(token):
+                    finish(writer)
 
-    def _drop_columns(self) -> None:
-        """Forget the columns of finished requests once they are the larger part."""
-        needed = self.seen.any(axis=0)
-        needed[: self.base] = True
-        if needed.sum() - self.base < (len(needed) - self.base) / 2:
-            keep_columns(self.cache, numpy.flatnonzero(needed))
-            self.places, self.seen = self.places[needed], self.seen[:, needed]
-
-
-def _count_left(writer: Writer) -> int:
-    return writer.request.max_tokens - len(writer.ids)
+    def _drop_rows(self) -> None:
+        going_on = [row for row, writer in enumerate(self.writers) if writer.written is None]
+        if going_on and len(going_on) <= 3 * len(self.writers) / 4:
+            keep_rows(self.cache, going_on)
+            self.places = self.places[going_on]
+            self.writers = [self.writers[row] for row in going_on]
 
 
 def _write_alone(network: Network, writer: Writer, usage: Usage) -> None:

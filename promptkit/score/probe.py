@@ -42,6 +42,7 @@ def choose_way(network: Network, tree: Tree, longest: int, batch_tokens: int) ->
         return Way.TREE, None
     alone = partial(run_batches, network, batch_tokens=0)
     wanted = _score(rows, alone)
+    network.check_numbers(wanted.tolist())
     _check_causal(network, rows[0], wanted, alone)
     refused = network.unshared or _compare(network, rows, wanted, partial(_run_cut, network))
     if not refused:

@@ -10,6 +10,7 @@ from promptkit.errors import WindowError
 from promptkit.models import Model
 from promptkit.prompt import Prompt
 from promptkit.score.rows import read_prompts
+from promptkit.score.tree import Tokens
 from promptkit.score.writing import Request, Written
 from promptkit.tokens import Joined
 
@@ -77,6 +78,12 @@ def join_choices(model: Model, sheets: Sequence[Sheet], chat: bool) -> None:
     joined = iter(model.encoder.join_all(pairs, chat=chat))
     for sheet in scored:
         sheet.joined = tuple(next(joined) for _ in sheet.prompt.choices)
+
+
+def list_sequences(sheets: Sequence[Sheet]) -> list[Tokens]:
+    """The sequences that the network is to run: all but the last token of each, which is only predicted."""
+    written = [sheet.request.ids for sheet in sheets if sheet.request]
+    return [*written, *(joined.ids[:-1] for sheet in sheets for joined in sheet.joined)]
 
 
 def check_window(model: Model, sheets: Sequence[Sheet]) -> None:

@@ -101,7 +101,7 @@ def plan_steps(tree: Tree, tokens_per_step: int) -> list[Step]:
         waiting += [Step(parent, first, last, depth, end) for first, last, end in reversed(cuts)]
         edges = [step.first, *(edge for first, last, _ in cuts for edge in (first, last)), step.last]
         for first, last in zip(edges[::2], edges[1::2], strict=True):
-            steps += _pack_rows(tree, first, last, depth, parent, tokens_per_step)
+            steps += pack_rows(tree, first, last, depth, tokens_per_step, parent)
     return steps
 
 
@@ -142,7 +142,7 @@ def _find_cuts(tree: Tree, first: int, last: int, base: int, capacity: int) -> l
     return found
 
 
-def _pack_rows(tree: Tree, first: int, last: int, base: int, parent: int | None, capacity: int) -> Iterator[Step]:
+def pack_rows(tree: Tree, first: int, last: int, base: int, capacity: int, parent: int | None = None) -> Iterator[Step]:
     """Yield steps that hold as many neighbouring rows as fit."""
     start, tokens = first, 0
     for row in range(first, last):
