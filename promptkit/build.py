@@ -108,7 +108,9 @@ def iterate_pairs(
 ) -> Rows:
     """Yield the training pairs of a split as rows; the arguments are those of `build_pairs`."""
     for columns in _pair_batches(task, template, split=split, limit=limit, seed=seed, data=data, chat=chat):
-        yield from (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+        for row in zip(*columns.values(), strict=True):
+            fields = dict(zip(columns, row, strict=True))
+            yield {**fields, "choices": list(fields["choices"])}
 
 
 def build_prompts(
@@ -143,8 +145,8 @@ def build_pairs(
     Keyword arguments: `split` ("train"), `limit` records after a shuffle by `seed` (0), `data` (local
     files in place of the task's source), `chat` (adds `messages`). With `streaming` nothing is kept.
 
-    Columns: id, prompt, completion (rationale, if the template has one, and target), label,
-    demonstration_ids, template, template_hash, task; messages with `chat`. Raises TaskError,
+    Columns: id, prompt, completion (rationale, if the template has one, and target), label, choices (empty
+    where the answer is free), demonstration_ids, template, template_hash, task; messages with `chat`. Raises TaskError,
     TemplateError and DataError.
     """
     if streaming:

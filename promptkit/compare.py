@@ -32,7 +32,7 @@ METHODS = {"zero-shot": False, "few-shot": False, "zero-shot-cot": True, "few-sh
 #: Draws of a chain-of-thought condition at most: each of its items is decoded token by token.
 COT_DRAWS = 4
 #: Passes over the k demonstrations where only they are trained on: about the steps a small set needs.
-FEW_ROW_EPOCHS = 20
+FEW_ROW_EPOCHS = 30
 
 Trainer = Callable[..., "Adapter"]
 #: Given the name of a piece of work, returns what is to be called with (done, total) as it goes on.

@@ -63,6 +63,7 @@ def pair_columns(bound: BoundTemplate, records: Sequence[Record], *, chat: bool 
         "prompt": [render_text(bound, record) for record in records],
         "completion": [render_completion(bound, record) for record in records],
         "label": [record.label for record in records],
+        "choices": [bound.choices(record) for record in records],
         "demonstration_ids": [[]] * count,
         "template": [template.name] * count,
         "template_hash": [template.hash] * count,

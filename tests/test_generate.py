@@ -103,6 +103,16 @@ def test_a_closing_verdict_is_the_label() -> None:
     assert found > 50
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_are_clean_english(name: str) -> None:
+    """Letters, digits and common marks only: no slot is left open, no space is doubled, sentences start big."""
+    for row in generate(name, "train", 400):
+        text = str(row[GENERATORS[name].key])
+        assert re.fullmatch(r"[A-Za-z0-9 ,.;:!?'-]+", text), text
+        assert "  " not in text
+        assert name == "word-groups" or not re.search(r"[.?] [a-z]", text), text
+
+
 def test_rationales_are_short() -> None:
     """A rationale takes at most 40 words."""
     for name in ("reviews", "gadgets", "word-problems"):

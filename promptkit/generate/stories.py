@@ -84,22 +84,17 @@ RIDING = Story(
     start="""a {bus} leaves with {a} people on board | there are {a} passengers on the {bus}
     | {a} people sit in the {bus} that {who} drives
     | {who} drives a {bus} with {a} people""",
-    product="""""a {bus} has {a} rows with {b} people in each
+    product="""a {bus} has {a} rows with {b} people in each
     | {a} groups of {b} people each get on a {bus}
-    | {who} counts {a} full rows of {b} people on the {bus}"""
-    "",
-    more="""""{n} more people get on {stop} | {stop} {n} people board | {stop} {n} passengers join
-    | a school class of {n} gets on {stop}"""
-    "",
-    less="""""{n} people get off {stop} | {stop} {n} people leave the {bus}
-    | {stop} {n} passengers step out | {n} of them get out {stop}"""
-    "",
-    ask="""""how many people are on the {bus} now | how many passengers are left | how many people ride on
-    | how many are on board then"""
-    "",
-    share="""""then all of them change to {n} vans, the same number in each. How many people ride in each van
-    | the people form {n} equal groups. How many are in a group"""
-    "",
+    | {who} counts {a} full rows of {b} people on the {bus}""",
+    more="""{n} more people get on {stop} | {stop} {n} people board | {stop} {n} passengers join
+    | a school class of {n} gets on {stop}""",
+    less="""{n} people get off {stop} | {stop} {n} people leave the {bus}
+    | {stop} {n} passengers step out | {n} of them get out {stop}""",
+    ask="""how many people are on the {bus} now | how many passengers are left | how many people ride on
+    | how many are on board then""",
+    share="""then all of them change to {n} vans, the same number in each. How many people ride in each van
+    | the people form {n} equal groups. How many are in a group""",
     compare_more="""the next {bus} carries {n} people more. How many people does it carry
     | {friend} drives a {bus} with {n} more people. How many is that""",
     compare_less="""the next {bus} carries {n} people fewer. How many people does it carry
@@ -111,9 +106,8 @@ RIDING = Story(
     },
 )
 SPENDING = Story(
-    start="""""{who} has {a} {euros} | {who} saved {a} {euros}
-    | there are {a} {euros} in the purse of {who} | {who} got {a} {euros} from {friend}"""
-    "",
+    start="""{who} has {a} {euros} | {who} saved {a} {euros}
+    | there are {a} {euros} in the purse of {who} | {who} got {a} {euros} from {friend}""",
     product="""{who} works {a} hours for {b} {euros} an hour | {who} sells {a} {goods} at {b} {euros} each
     | {who} saves {b} {euros} a week for {a} weeks
     | {a} neighbours pay {who} {b} {euros} each""",
@@ -125,9 +119,8 @@ SPENDING = Story(
     | {who} gives {n} {euros} away | a fine of {n} {euros} has to be paid""",
     ask="""how many {euros} does {who} have now | how much money is left, in {euros}
     | how many {euros} remain | what is left in {euros}""",
-    share="""""{who} splits the money evenly with others, {n} people in all. How many {euros} does each get
-    | the money has to last for {n} days, the same each day. How many {euros} a day is that"""
-    "",
+    share="""{who} splits the money evenly with others, {n} people in all. How many {euros} does each get
+    | the money has to last for {n} days, the same each day. How many {euros} a day is that""",
     compare_more="""{friend} has {n} {euros} more. How many {euros} does {friend} have
     | a bicycle costs {n} {euros} more than that. How many {euros} does it cost""",
     compare_less="""{friend} has {n} {euros} less. How many {euros} does {friend} have
@@ -141,19 +134,15 @@ SPENDING = Story(
     },
 )
 MEASURING = Story(
-    start="""""{who} reads {a} {pages} on Monday | by noon {who} has done {a} {pages}
-    | {who} begins with {a} {pages} | {friend} helped {who} with the first {a} {pages}"""
-    "",
-    product="""""{who} does {b} {pages} a day for {a} days
+    start="""{who} reads {a} {pages} on Monday | by noon {who} has done {a} {pages}
+    | {who} begins with {a} {pages} | {friend} helped {who} with the first {a} {pages}""",
+    product="""{who} does {b} {pages} a day for {a} days
     | for {a} weeks {who} manages {b} {pages} a week
-    | on each of {a} mornings {who} gets through {b} {pages}"""
-    "",
-    more="""""on {day} {who} adds {n} {pages} | {day} brings {n} more {pages}
-    | {who} does {n} more {pages} on {day} | with {friend} there come {n} {pages} on top"""
-    "",
-    less="""""{n} {pages} do not count | {n} {pages} have to be taken off again
-    | on {day} {n} {pages} turn out to be wrong and go | {friend} strikes out {n} {pages}"""
-    "",
+    | on each of {a} mornings {who} gets through {b} {pages}""",
+    more="""on {day} {who} adds {n} {pages} | {day} brings {n} more {pages}
+    | {who} does {n} more {pages} on {day} | with {friend} there come {n} {pages} on top""",
+    less="""{n} {pages} do not count | {n} {pages} have to be taken off again
+    | on {day} {n} {pages} turn out to be wrong and go | {friend} strikes out {n} {pages}""",
     ask="""how many {pages} is that in all | how many {pages} has {who} done
     | how many {pages} count in the end | what is the total of {pages}""",
     share="""the {pages} are spread evenly over {n} folders. How many {pages} is that per folder
@@ -168,13 +157,11 @@ MEASURING = Story(
     },
 )
 KEEPING = Story(
-    start="""""a {farm} has {a} {animals} | {who} keeps {a} {animals} | {a} {animals} live on the {farm}
-    | there are {a} {animals} on the {farm} of {who}"""
-    "",
-    product="""""a {farm} has {a} pens with {b} {animals} in each
+    start="""a {farm} has {a} {animals} | {who} keeps {a} {animals} | {a} {animals} live on the {farm}
+    | there are {a} {animals} on the {farm} of {who}""",
+    product="""a {farm} has {a} pens with {b} {animals} in each
     | {who} looks after {a} groups of {b} {animals}
-    | {b} {animals} live in each of the {a} pens of a {farm}"""
-    "",
+    | {b} {animals} live in each of the {a} pens of a {farm}""",
     more="""{n} {animals} are born in {month} | {who} buys {n} {animals}
     | {n} more {animals} arrive in {month} | {friend} brings {n} {animals}""",
     less="""{who} sells {n} {animals} | {n} {animals} run away in {month}
