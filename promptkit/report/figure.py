@@ -144,7 +144,7 @@ def _draw_panel(axes: Axes, marks: Sequence[Mark], decades: float, chance: float
     axes.margins(x=0.08, y=0.06)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda flops, _: quantity(flops, FLOP).replace(".0 ", " "))
+    axes.xaxis.set_major_formatter(lambda flops, _: quantity(flops, FLOP).replace(".0 ", " ").removesuffix("FLOP"))
     axes.grid(visible=True, color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -173,7 +173,7 @@ def _label(figure: Figure, result: Result, marks: Sequence[Mark]) -> None:
     figure.suptitle(_plain(title), x=0.02, ha="left")
     figure.supylabel("accuracy, % of test records", fontsize=10)
     lines = [
-        "computation per test record, logarithmic (marks of nearly equal cost stand side by side)",
+        "computation per test record in FLOP, logarithmic (marks of nearly equal cost stand side by side)",
         "mark: mean · band: 95 % interval · bar: lowest to highest run · dots: runs",
     ]
     if any(mark.with_training for mark in marks):

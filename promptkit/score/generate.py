@@ -82,9 +82,19 @@ def _write_along_tree(
                 caches[index] = _run_shared(network, tree, step, branch_cache(caches.get(parent)), usage)
         if not shared:
             desk = Desk(network, tree, numbered[0][1].base, branch_cache(caches.get(parent)), usage)
-            desk.write(range(numbered[0][1].first, numbered[-1][1].last), by_row, batch_tokens, finish)
+            for rows in _find_ranges([step for _, step in numbered]):
+                desk.write(rows, by_row, batch_tokens, finish)
         for used in [used for used in caches if last_use.get(used, -1) <= numbered[-1][0]]:
             del caches[used]
+
+
+def _find_ranges(steps: Sequence[Step]) -> list[range]:
+    """Return the rows of the steps, neighbours together; rows in between have a prefix of their own to share."""
+    ranges: list[range] = []
+    for step in steps:
+        start = ranges.pop().start if ranges and ranges[-1].stop == step.first else step.first
+        ranges.append(range(start, step.last))
+    return ranges
 
 
 def _run_shared(network: Network, tree: Tree, step: Step, cache: DynamicCache, usage: Usage) -> DynamicCache:
