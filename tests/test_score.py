@@ -267,6 +267,12 @@ def test_prompt_longer_than_the_window_is_an_error() -> None:
     assert score(replace(model(), window=length), ROWS[:1]).predictions
 
 
+def test_scoring_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """What transformers would hint at (slower kernels here) does not reach the terminal."""
+    score(model("mamba", "unigram"), ROWS)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_network_is_left_as_it_was() -> None:
     """Scoring uses no dropout, and afterwards the network is in training again if it was."""
     training = AutoModelForCausalLM.from_config(network("gpt2", len(tokenizer())).config)

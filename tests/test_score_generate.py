@@ -208,7 +208,8 @@ def test_shared_prefix_is_computed_once_for_writing() -> None:
     shared = len(model().encoder.encode(INSTRUCTION * 3))
     assert table.tokens_computed < 3 * shared + 60 * 2 * 30
     assert table.tokens_prompted > 60 * 3 * shared
-    others = [replace(rows[0], id=text, text=text) for text in ("a", "z")]  # before and after all these in the tree
+    ends = ("a.", tokenizer().decode([len(tokenizer()) - 1]) + ".")  # before and after all these in the tree
+    others = [replace(rows[0], id=text, text=text) for text in ends]
     assert score(model(), [*rows, *others]).tokens_computed < table.tokens_computed + 50
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["DTYPES", "NAMES", "Model", "load_encoder", "load_model"]
+__all__ = ["DTYPES", "NAMES", "Model", "load_encoder", "load_model", "quiet_transformers"]
 
 #: The number formats that weights can be loaded in.
 DTYPES = ("float32", "bfloat16", "float16")
@@ -158,18 +158,25 @@ def _load_network(folder: Path, dtype: str, trust_remote_code: bool) -> Any:
 @contextmanager
 def _reading(folder: Path, what: str) -> Iterator[None]:
     """Keep the libraries quiet while files are read, and turn what they raise into one line."""
+    try:
+        with quiet_transformers(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers by an old name
+            yield
+    except Exception as error:  # safetensors and tokenizers raise bare subclasses, or Exception itself
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{folder}: the {what} cannot be read: {reason[:300]}") from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Let transformers write neither hints nor progress bars to the terminal meanwhile."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():  # peft still asks transformers by an old name, which warns
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    except Exception as error:  # safetensors and tokenizers raise bare subclasses, or Exception itself
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{folder}: the {what} cannot be read: {reason[:300]}") from error
+        yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:

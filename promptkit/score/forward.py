@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from promptkit.errors import ModelError
-from promptkit.models import Model
+from promptkit.models import Model, quiet_transformers
 
 _CPU_TOKENS = 384  # per pass; on a CPU more only makes attention within the pass dearer
 _LOGITS = 2**28  # the most numbers that the logits of one pass may have: 1 GiB in float32
@@ -145,11 +145,11 @@ class Network:
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Without dropout and gradients; the network's mode is put back afterwards."""
+        """Without dropout, gradients and hints on the terminal; the network's mode is put back afterwards."""
         training = self.module.training
         self.module.eval()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), quiet_transformers():
                 yield
         finally:
             self.module.train(training)
