@@ -108,6 +108,12 @@ class Adapter:
     validation_tokens: int
     seconds: float
 
+    def __fspath__(self) -> str:
+        """Return the folder's path: an adapter can be given wherever a folder can."""
+        return str(self.path)
+
+    __str__ = __fspath__
+
 
 def read_card(folder: str | Path) -> AdapterCard:
     """Return the card of an adapter folder that promptkit wrote.

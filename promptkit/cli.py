@@ -237,7 +237,8 @@ def predict(file: str, adapter: str, out: str | None, as_json: bool, **settings:
 @_positive("--train-limit", "Pool for demonstrations after a seeded shuffle. Default: all.")
 @click.option("--chat/--plain", default=False, help="Add chat messages to every row.")
 @click.option("--out", type=click.Path(), help="A new .jsonl or .parquet file. Default: JSONL on stdout.")
-def build(task: str, kind: str, out: str | None, **settings: Any) -> None:
+@_json
+def build(task: str, kind: str, out: str | None, as_json: bool, **settings: Any) -> None:
     """Write the data set that TASK and a template make: prompts with choices, or training pairs."""
     from promptkit.files import write_rows
     from promptkit.verbs import build_rows
@@ -246,6 +247,10 @@ def build(task: str, kind: str, out: str | None, **settings: Any) -> None:
     if out:
         count = write_rows(rows, Path(out))
         click.echo(f"{count:,} rows written to {out}", err=True)
+        if as_json:
+            _print_json({"task": task, "as": kind, "out": out, "rows": count})
+    elif as_json:
+        _print_json({"task": task, "as": kind, "rows": list(rows)})
     else:
         _print_rows(rows)
 

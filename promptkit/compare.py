@@ -126,7 +126,6 @@ def compare(
     task = task if isinstance(task, Task) else load_task(task)
     chosen = CompareSettings(**settings)
     bounds = bind_templates(task, chosen.templates)
-    methods = _methods(task, chosen, bounds)
     splits = load_splits(
         task,
         data=data,
@@ -136,6 +135,7 @@ def compare(
         seed=chosen.seed,
     )
     loaded = _load(model, chosen.dtype, device)
+    methods = _methods(task, chosen, bounds, loaded)
     plan = list(_plan(task, chosen, methods, bounds, splits, loaded))
     asked = _asked(task, chosen, splits, loaded, plan)
     run = Run.open(Path(out) if out else default_folder(task.name, asked), asked)
@@ -189,7 +189,8 @@ def make_draws(settings: CompareSettings, selection: str, k: int) -> list[Draw]:
     return draws
 
 
-def _methods(task: Task, settings: CompareSettings, bounds: Sequence[BoundTemplate]) -> list[str]:
+def _methods(task: Task, settings: CompareSettings, bounds: Sequence[BoundTemplate], model: Model) -> list[str]:
+    """Return the methods asked for, or all that fit: an adapter is not trained on top of another."""
     kinds = {bound.template.is_cot for bound in bounds}
     if settings.methods:
         for method in settings.methods:
@@ -197,7 +198,8 @@ def _methods(task: Task, settings: CompareSettings, bounds: Sequence[BoundTempla
                 kind = "with" if METHODS[method] else "without"
                 raise TemplateError(f"method {method!r} needs a template {kind} a rationale; see --template")
         return [method for method in METHODS if method in settings.methods]
-    return [m for m, reasons in METHODS.items() if reasons in kinds and (task.has_rationales or not reasons)]
+    fitting = [m for m, reasons in METHODS.items() if reasons in kinds and (task.has_rationales or not reasons)]
+    return [m for m in fitting if m != "lora" or not model.has_adapter]
 
 
 def _load(model: Model | str, dtype: str, device: str | None) -> Model:
@@ -247,12 +249,14 @@ def _plan(
             elif method.startswith("zero-shot"):
                 yield Step(base, spec={**base.spec(), **common}, weight=_weight(base))
             else:
-                for condition in _few_shot(settings, selection, base):
+                for condition in _few_shot(settings, selection, base, splits):
                     yield Step(condition, spec={**condition.spec(), **common, **pool}, weight=_weight(condition))
 
 
-def _few_shot(settings: CompareSettings, selection: str, base: Condition) -> Iterator[Condition]:
+def _few_shot(settings: CompareSettings, selection: str, base: Condition, splits: Splits) -> Iterator[Condition]:
+    ranked = Selector(splits.pool, selection, settings.seed)
     for k in settings.shots:
+        ranked.select(splits.test[0], k)  # too large a k is refused before anything is computed
         draws = make_draws(settings, selection, k)
         for draw in draws[: COT_DRAWS if base.bound.template.is_cot else None]:
             yield replace(base, k=k, draw=draw)

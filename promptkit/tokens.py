@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from promptkit.prompt import Message
 
+_REMEMBERED = 4096  # texts: the same prompts are measured, then scored
 _STAND_IN = "stand-in-for-the-answer"  # a word no chat template trims, splits or escapes
 
 
@@ -40,6 +41,7 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.before = _find_before(tokenizer)
+        self._known: dict[str, list[int]] = {}
 
     def encode(self, text: str, *, chat: bool = False) -> list[int]:
         """Token ids of `text` behind the tokenizer's leading special tokens.
@@ -50,13 +52,15 @@ class Encoder:
         return self.encode_all([text], chat=chat)[0]
 
     def encode_all(self, texts: Sequence[str], *, chat: bool = False) -> list[list[int]]:
-        """`encode` for many texts at once, each distinct text encoded once."""
-        distinct = list(dict.fromkeys(texts))
-        if not distinct:
-            return []
-        encoded = self.tokenizer(distinct, add_special_tokens=False, verbose=False)["input_ids"]
-        ids_of = dict(zip(distinct, encoded, strict=True))
-        return [list(ids) if chat else self._with_before(ids) for ids in map(ids_of.__getitem__, texts)]
+        """`encode` for many texts at once, each distinct text encoded once; recent ones are remembered."""
+        known = self._known
+        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+            encoded = self.tokenizer(new, add_special_tokens=False, verbose=False)["input_ids"]
+            known.update(zip(new, encoded, strict=True))
+        ids = [list(known[text]) if chat else self._with_before(known[text]) for text in texts]
+        if len(known) > _REMEMBERED:
+            known.clear()
+        return ids
 
     def join(self, prefix: str, completion: str, *, chat: bool = False) -> Joined:
         """One joint encoding of `prefix + completion`, and where the completion starts in it.

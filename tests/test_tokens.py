@@ -70,6 +70,30 @@ def test_truncation_and_padding_of_the_tokenizer_file_are_not_applied() -> None:
     assert Encoder(cut).encode("the soup was good and cold", chat=True) == wanted
 
 
+class CountingTokenizer:
+    """A tokenizer that counts the texts it is given."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, texts: str | list[str], **options: Any) -> Any:
+        self.count += len(texts)
+        return tokenizer()(texts, **options)
+
+
+def test_texts_are_encoded_once() -> None:
+    """Prompts that are measured first and scored then, or are there twice, are tokenized once; not kept for ever."""
+    counting: Any = CountingTokenizer()
+    encoder = Encoder(counting)
+    counting.count = 0
+    rows = [("the soup", " was"), ("the soup", " is"), ("the soup", " was")]
+    assert encoder.join_all(rows) == encoder.join_all(rows) == Encoder(tokenizer()).join_all(rows)
+    assert counting.count == 3
+    encoder.encode_all([str(number) for number in range(5000)])
+    assert encoder.encode_all(["the soup"]) == [encoder.encode("the soup")]
+    assert counting.count == 3 + 5000 + 1
+
+
 def test_join_starts_where_the_prompt_ends() -> None:
     """Where no token crosses the join, what is scored is the completion's own tokens."""
     joined = Encoder(tokenizer()).join("Sentiment:", " positive")

@@ -164,7 +164,7 @@ WILL_NOT_RETURN = """never again | we will not be back | once was enough | I wan
  | I cannot send anyone there | my friends have been warned | that was our last visit
  | good luck to whoever tries it next"""
 
-DECIDES = """{name} is what counts for me | in the end I judge by the {name} | for us the {name} decides
+DECIDES = """the {name} is what counts for me | in the end I judge by the {name} | for us the {name} decides
 | and I go out for the {name}
  | to me only the {name} matters | the {name} settles it for me | what I remember is the {name}
  | nothing matters more to us than the {name}"""

@@ -79,9 +79,7 @@ def _by_aspect(rng: random.Random, positive: bool, aspects: tuple[Aspect, ...]) 
         text = f"{sentence(against.clause)} {sentence(pick(rng, DISMISSES))} {sentence(for_label.clause)}"
         reason = f" The {second.name} does not count."
     else:
-        decides = pick(rng, DECIDES).format(name=first.name)
-        decides = f"the {decides}" if decides.startswith(first.name) else decides
-        text = f"{join(rng, opinions)} {sentence(decides)}"
+        text = f"{join(rng, opinions)} {sentence(pick(rng, DECIDES).format(name=first.name))}"
         reason = f" The {first.name} decides."
     return _opening(rng) + text, walk(opinions) + reason
 

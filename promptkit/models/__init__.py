@@ -53,6 +53,11 @@ class Model:
     window: int
     hash: str
 
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the network is a base model with a peft adapter around it."""
+        return hasattr(self.network, "get_base_model")
+
     @classmethod
     def of(cls, name: str, network: Any, tokenizer: PreTrainedTokenizerBase, fingerprint: str = "") -> Model:
         """Return the model for a network and a tokenizer that are loaded already."""
