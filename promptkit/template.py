@@ -91,7 +91,7 @@ class Template:
         """
         if task.is_free_text and self.answer is None:
             raise TemplateError(
-                f"{display_path(self.path)}: task {task.name!r} is answered in free text, and the template does not say "
+                f"{display_path(self.path)}: task {task.name!r} is answered in free text; the template does not say "
                 'how to read it; add {% set answer = "…(…)…" %}, a regular expression with a group'
             )
         words = _words(self, task)

@@ -15,7 +15,26 @@ from promptkit.data import iterate_records
 from promptkit.pair import pair_columns
 
 ROWS = 100_000
-WORDS = "the soup was warm and the waiter kind but the bill came late again and nobody said why".split()
+WORDS = [
+    "the",
+    "soup",
+    "was",
+    "warm",
+    "and",
+    "the",
+    "waiter",
+    "kind",
+    "but",
+    "the",
+    "bill",
+    "came",
+    "late",
+    "again",
+    "and",
+    "nobody",
+    "said",
+    "why",
+]
 
 
 def best(work: Callable[[], object], times: int = 5) -> float:
