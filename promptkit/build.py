@@ -96,18 +96,9 @@ def iterate_prompts(
     yield from render_prompts(bound, _queries(task, split, limit, seed, data, labelled=False), show, k, chat=chat)
 
 
-def iterate_pairs(
-    task: Task | str,
-    template: Template | str,
-    *,
-    split: str = "train",
-    limit: int | None = None,
-    seed: int = 0,
-    data: str | Path | None = None,
-    chat: bool = False,
-) -> Rows:
+def iterate_pairs(task: Task | str, template: Template | str, **settings: Any) -> Rows:
     """Yield the training pairs of a split as rows; the arguments are those of `build_pairs`."""
-    for columns in _pair_batches(task, template, split=split, limit=limit, seed=seed, data=data, chat=chat):
+    for columns in _pair_batches(task, template, **settings):
         for row in zip(*columns.values(), strict=True):
             fields = dict(zip(columns, row, strict=True))
             yield {**fields, "choices": list(fields["choices"])}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
+import platform
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,11 +28,11 @@ def check_free(path: Path) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that appears at `path` when the block has ended, and not at all after an error.
+    """Open a file that appears at `path` when the block has ended, and not at all after an error or a kill.
 
     Raises RunError where it cannot be written: no permission, no room.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_SERIAL)}.tmp")
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -39,11 +41,25 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        reason = error.strerror or error
-        raise RunError(f"{path}: cannot be written ({reason}); make room there or give another --out") from error
+        raise unwritable(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def unwritable(path: Path, error: OSError) -> RunError:
+    """Return what to raise where `path` cannot be written."""
+    return RunError(f"{path}: cannot be written ({error.strerror or error}); make room there or give another --out")
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a name beside `path` that no other writer uses and that says who writes it."""
+    return path.with_name(f".{path.name}.{host_mark()}.{os.getpid()}.{next(_SERIAL)}.tmp")
+
+
+def host_mark() -> str:
+    """Return a mark of this machine that does not tell its name."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> int:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import itertools
 import json
 import os
 import platform
@@ -27,11 +26,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from promptkit.errors import RunError
+from promptkit.files import host_mark, new_file, temporary_path, unwritable
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 PACKAGES = ("promptkit", "torch", "transformers", "peft", "datasets")
-_SERIAL = itertools.count()
 _STARTED = time.time()
 _WEEK = 7 * 24 * 60 * 60.0
 
@@ -113,11 +112,11 @@ class Run:
         Where another process was first, its adapter stays. After an error nothing stays.
         """
         final = self.adapter_folder(spec)
-        temporary = _temporary(final)
+        temporary = temporary_path(final)
         try:
             temporary.mkdir(parents=True)
         except OSError as error:
-            raise _unwritable(final, error) from error
+            raise unwritable(final, error) from error
         try:
             yield temporary / "adapter"
             _move_folder(temporary / "adapter", final)
@@ -153,19 +152,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Raises RunError where it cannot be written; nothing half-written stays.
     """
-    temporary = _temporary(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    with new_file(path) as file:
+        file.write(content)
 
 
 def _move_folder(finished: Path, final: Path) -> None:
@@ -174,7 +162,7 @@ def _move_folder(finished: Path, final: Path) -> None:
         finished.rename(final)
     except OSError as error:
         if not final.exists():
-            raise _unwritable(final, error) from error
+            raise unwritable(final, error) from error
 
 
 def _is_run(folder: Path) -> bool:
@@ -261,26 +249,12 @@ def _damaged(path: Path) -> RunError:
     )
 
 
-def _unwritable(path: Path, error: OSError) -> RunError:
-    return RunError(f"{path}: cannot be written ({error.strerror}); make room there or give another --out")
-
-
-def _temporary(path: Path) -> Path:
-    """Return a name beside `path` that no other writer uses and that says who writes it."""
-    return path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{next(_SERIAL)}.tmp")
-
-
 def _writer(name: str) -> tuple[str, int] | None:
     """Return (machine, process) of a temporary name, None for any other name."""
     parts = name.rsplit(".", 4)
     if len(parts) != 5 or parts[4] != "tmp" or not name.startswith(".") or not parts[2].isdecimal():
         return None
     return parts[1], int(parts[2])
-
-
-def _host() -> str:
-    """Return a mark of this machine that does not tell its name."""
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -293,7 +267,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _is_leftover(host: str, process: int, written: float) -> bool:
-    if host != _host():
+    if host != host_mark():
         return time.time() - written > _WEEK
     if process == os.getpid():  # ours, or of a killed process that had the same number (containers)
         return written < _STARTED

@@ -62,19 +62,25 @@ def summarize(task: Task, model: Model, splits: Splits, finished: Sequence[Finis
     }
 
 
-def _cell(task: Task, cell: Finished) -> dict[str, Any]:
+def _name(cell: Finished) -> dict[str, Any]:
     draw = cell.condition.draw
-    seeds = {"seed": draw.seed, "order": draw.order} if draw else None if cell.seed is None else {"seed": cell.seed}
-    row = {
+    seed = None if cell.seed is None else {"seed": cell.seed}
+    return {
         "method": cell.condition.method,
         "template": cell.condition.bound.template.name,
         "k": cell.condition.k,
-        "draw": seeds,
+        "draw": {"seed": draw.seed, "order": draw.order} if draw else seed,
+        "train_rows": cell.train_rows,
+    }
+
+
+def _cell(task: Task, cell: Finished) -> dict[str, Any]:
+    row = {
+        **_name(cell),
         **summarize_cell(task, cell.result),
         "cost": cell.cost.as_dict(),
     }
     if cell.train_cost and cell.trained:
-        row["train_rows"] = cell.train_rows
         row["train_cost"] = cell.train_cost.as_dict()
         row["training"] = {key: cell.trained[key] for key in ("epochs", "best_epoch", "losses", "validation")}
     return row
@@ -134,21 +140,6 @@ def _largest_training(groups: Sequence[Sequence[Finished]]) -> Sequence[Finished
         (group for group in trained if group[0].train_rows == most),
         key=lambda group: fmean(sum(right_answers(cell.result)) for cell in group),
     )
-
-
-def _name(cell: Finished) -> dict[str, Any]:
-    draw = cell.condition.draw
-    return {
-        "method": cell.condition.method,
-        "template": cell.condition.bound.template.name,
-        "k": cell.condition.k,
-        "draw": {"seed": draw.seed, "order": draw.order}
-        if draw
-        else None
-        if cell.seed is None
-        else {"seed": cell.seed},
-        "train_rows": cell.train_rows,
-    }
 
 
 def _break_even(shape: Shape, groups: Sequence[Sequence[Finished]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from promptkit.build import (
     iterate_prompts,
     no_demonstrations,
 )
-from promptkit.compare import METHODS, Track, bind_templates, compare
+from promptkit.compare import METHODS, Track, compare
 from promptkit.data import iterate_records, load_records, read_rows
 from promptkit.errors import DataError, RunError, TemplateError
 from promptkit.order import ORDERS
@@ -35,21 +35,13 @@ def score_task(task: str, *, shots: Sequence[int], templates: Sequence[str], **s
     The object is that of `compare`; with one cell its predictions are in `rows`. Arguments are those of
     `compare`; 0 among `shots` is zero-shot.
     """
-    bounds = bind_templates(load_task(task), templates)
-    kinds = {bound.template.is_cot for bound in bounds if not templates or _is_named(bound, templates, task)}
-    if not templates:
-        kinds = {False} & kinds or kinds
+    kinds = {bound.template.is_cot for bound in _templates(load_task(task), templates)}
     wanted = {"zero-shot"} if 0 in shots else set()
     wanted |= {"few-shot"} if any(shots) else set()
     methods = [name for name, reasons in METHODS.items() if reasons in kinds and name.removesuffix("-cot") in wanted]
     settings["order"] = settings.get("order") or "given"
     few = tuple(k for k in shots if k)
     return compare(task, methods=tuple(methods), templates=tuple(templates), shots=few or (1,), rows=True, **settings)
-
-
-def _is_named(bound: BoundTemplate, patterns: Sequence[str], task: str) -> bool:
-    names = match_templates(patterns, load_task(task).templates)
-    return any(load_template(name).hash == bound.template.hash for name in names)
 
 
 def score_file(

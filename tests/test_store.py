@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from promptkit import store
 from promptkit.errors import RunError
+from promptkit.files import host_mark
 from promptkit.store import Cell, Run, cell_key, default_folder, write_whole
 
 SETTINGS = {"task": "reviews", "seed": 0, "shots": [1, 4], "hashes": {"template": "ab12", "test": "cd34"}}
@@ -196,7 +197,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device that is always full")
 def test_a_device_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real thing: a write that the system refuses for want of room."""
-    monkeypatch.setattr(store, "_temporary", lambda path: Path("/dev/full"))
+    monkeypatch.setattr("promptkit.files.temporary_path", lambda path: Path("/dev/full"))
     monkeypatch.setattr(Path, "unlink", lambda path: None)
     with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"):
         write_whole(tmp_path / "cell.json", b"x" * 100_000)
@@ -221,7 +222,7 @@ def test_leftovers_of_the_dead_are_removed(tmp_path: Path) -> None:
     """Temporary files go where their writer is dead, and stay where it may still write."""
     run, day = Run.open(tmp_path / "run", SETTINGS), 24 * 3600.0
     run.save(SPEC, {})
-    cells, here = run.folder / "cells", store._host()
+    cells, here = run.folder / "cells", host_mark()
     gone = [
         leave(run.folder, here, dead_process()),
         leave(cells, here, dead_process()),
@@ -237,7 +238,7 @@ def test_leftovers_of_the_dead_are_removed(tmp_path: Path) -> None:
 
 def test_a_run_killed_before_its_first_file_starts_again(tmp_path: Path) -> None:
     """A folder with nothing but a leftover is no obstacle."""
-    leave(tmp_path, store._host(), dead_process())
+    leave(tmp_path, host_mark(), dead_process())
     Run.open(tmp_path, SETTINGS)
     assert list(files(tmp_path)) == ["run.json"]
 
