@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 
 from promptkit.errors import DataError
+from promptkit.score.answers import same_answer
 
 Answer = int | str | None  # an index into the labels, a free text, or nothing that could be read
 
@@ -74,18 +74,9 @@ def macro_f1(predicted: Sequence[Answer], labels: Sequence[Answer], label_count:
 
 
 def _same(predicted: Answer, label: Answer) -> bool:
-    """Free text is the same where the characters are, or where both are the same number (1,000 = 1000.0)."""
-    if isinstance(predicted, str) and isinstance(label, str):
-        return predicted.strip() == label.strip() or _number(predicted) == _number(label) is not None
+    if isinstance(label, str):
+        return same_answer(None if predicted is None else str(predicted), label)
     return predicted is not None and predicted == label
-
-
-def _number(text: str) -> Decimal | None:
-    try:
-        number = Decimal(text.strip().replace(",", ""))
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() else None
 
 
 def _distribution(predicted: Sequence[Answer], label_count: int | None) -> tuple[tuple[int | str, int], ...]:
