@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import replace
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -19,6 +21,8 @@ from promptkit.models import Model
 from promptkit.prompt import Message, Prompt
 from promptkit.score import prompt_lengths, score
 from promptkit.score.forward import Network
+from promptkit.score.likelihood import Usage, Way, prepare_scoring, run_scoring
+from promptkit.score.tree import build_tree
 from tests.naive import ARCHITECTURES, SLOW, SMALL, model, naive_logprobs, network, tokenizer
 
 CLOSE = 1e-4  # nats
@@ -68,6 +72,7 @@ def test_scores_equal_the_naive_pass_where_nothing_can_be_shared(architecture: s
     assert_naive(scored, ROWS, batch_tokens=256)
     (note,) = score(scored, ROWS).notes
     assert note.startswith("what prompts share was computed again for each: ")
+    assert "one by one" not in note
 
 
 @pytest.mark.parametrize("architecture", ["gemma2", "mistral", "gemma3_text"])
@@ -203,6 +208,16 @@ def test_network_that_answers_differently_along_the_tree_is_run_whole() -> None:
     assert "ForgetfulLlama then differs by up to" in note
 
 
+def test_window_that_the_network_ignores_is_found_out() -> None:
+    """A configuration that names a window which the network does not have is seen in rows longer than it."""
+    config = copy.deepcopy(model().network.config)
+    config.sliding_window = 100
+    scored = Model.of("llama", LlamaForCausalLM(config).eval(), tokenizer())
+    assert score(scored, ROWS).notes == ()
+    assert_naive(scored, many_rows(3))
+    assert "LlamaForCausalLM then differs" in score(scored, many_rows(3)).notes[0]
+
+
 def test_network_that_refuses_batches_is_run_one_by_one() -> None:
     """A network that takes neither cache nor padding is still scored, and both reasons are told."""
     scored = replace(model(), network=RefusingLlama(model().network.config).eval())
@@ -291,6 +306,31 @@ def test_logits_are_read_where_the_network_has_no_choice() -> None:
     row = scored.encoder.encode("the soup")
     with whole.evaluating():
         assert torch.allclose(whole.run_rows([row], [[1, 2]]), Network(scored).run_rows([row], [[1, 2]]))
+
+
+class CountingNetwork(Network):
+    """A network that notes how many of the caches it was given are held at a time."""
+
+    def __init__(self, scored: Model) -> None:
+        super().__init__(scored)
+        self.held: WeakSet[Any] = WeakSet()
+        self.most = 0
+
+    def run_columns(self, tokens: Any, places: Any, seen: Any, cache: Any, read: Any) -> torch.Tensor:
+        self.held.add(cache)
+        self.most = max(self.most, len(self.held))
+        return super().run_columns(tokens, places, seen, cache, read)
+
+
+def test_caches_are_dropped_when_they_are_used_up() -> None:
+    """Twenty prefixes of their own, one after the other: only the caches on one path are held."""
+    counting = CountingNetwork(model())
+    sequences = [((*[prefix] * 100, *range(row, row + 20)), 119) for prefix in range(20) for row in range(10)]
+    tree, row_of = build_tree([ids[:-1] for ids, _ in sequences])
+    scoring = prepare_scoring(tree, row_of, sequences, Usage(shape_of(model().network)))
+    with counting.evaluating():
+        run_scoring(counting, Way.TREE, scoring, 64)
+    assert 1 <= counting.most <= 4
 
 
 def test_progress_grows_to_all_prompts() -> None:

@@ -54,7 +54,7 @@ def is_adapter(folder: Path) -> bool:
 def adapter_base(folder: Path) -> str:
     """Return the name of the model that an adapter was trained on.
 
-    A relative folder counts from the working directory, else from the adapter's own folder.
+    A relative folder counts from the adapter's own folder, else from the working directory.
     """
     path = folder / "adapter_config.json"
     try:
@@ -64,7 +64,7 @@ def adapter_base(folder: Path) -> str:
     if not isinstance(base, str) or not base:
         raise ModelError(f"{path}: base_model_name_or_path is {base!r}, expected the name of the base model")
     beside = folder / base
-    return str(beside) if base not in NAMES and not Path(base).exists() and beside.is_dir() else base
+    return str(beside) if base not in NAMES and beside.is_dir() else base
 
 
 def check_model_folder(folder: Path) -> None:
