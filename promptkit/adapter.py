@@ -106,6 +106,7 @@ class Adapter:
     targets_trained: int
     spanning: int
     validation_tokens: int
+    validation_flops: float
     seconds: float
 
     def __fspath__(self) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptkit.data import iterate_records, load_records
+from promptkit.files import rows_to_table
 from promptkit.order import order_demonstrations
 from promptkit.pair import pair_columns
 from promptkit.prompt import Prompt, build_prompt, prompt_row
@@ -122,10 +123,8 @@ def build_prompts(
     """
     if streaming:
         return _stream(lambda: map(prompt_row, iterate_prompts(task, template, **settings)))
-    import pyarrow
-
     rows = map(prompt_row, iterate_prompts(task, template, **settings))
-    return _gather(pyarrow.Table.from_pylist(batch) for batch in _batches(rows))
+    return _gather(rows_to_table(batch) for batch in _batches(rows))
 
 
 def build_pairs(

@@ -121,7 +121,7 @@ def cli() -> None:
 @_positive("--limit", "Test records after a seeded shuffle.", 200)
 @_options(_train_limit, _seed, _split, _chat, _dtype, _device)
 @_positive("--rank", "Rank of the LoRA adapters.", 8)
-@_positive("--epochs", "Passes over the training records.", 3)
+@_positive("--epochs", "Passes over the training records.", 5)
 @click.option("--learning-rate", type=float, help="Default: by the width of the model.")
 @_options(_overlong, _batch, _out_run, _json)
 def compare(
@@ -159,18 +159,20 @@ def score(source: str, scores: bool, as_json: bool, **settings: Any) -> None:
 
     A row of a file is {"prompt": text, "choices": [text, …], "label": index (optional), "id" (optional)}.
     """
+    from promptkit.verbs import score_file, score_task
+
     with _tracking() as track:
-        result = (
-            _score_file(source, track, **settings)
-            if Path(source).is_file() and not source.endswith(".toml")
-            else _score_task(source, track, **settings)
-        )
-    if not scores:
-        result.pop("rows", None)
-    if scores and not as_json:
-        _print_rows(result["rows"])
+        if _is_rows(source):
+            result = score_file(source, track=track, **_for_rows(settings, "score"))
+        else:
+            result = score_task(source, track=track, **settings)
+    rows = result.pop("rows")
+    if as_json:
+        _print_json({**result, "rows": rows} if scores else result)
+    elif scores or not result["methods"]:  # without labels the scores are all there is
+        _print_rows(rows)
     else:
-        _print_comparison(result, as_json)
+        _print_comparison(result, as_json=False)
 
 
 @cli.command()
@@ -178,7 +180,7 @@ def score(source: str, scores: bool, as_json: bool, **settings: Any) -> None:
 @_options(_model, _template, _data, _seed, _chat, _dtype, _device)
 @_positive("--train-limit", "Training records after a seeded shuffle. Default: all.")
 @_positive("--rank", "Rank of the adapter.", 8)
-@_positive("--epochs", "Passes over the training records.", 3)
+@_positive("--epochs", "Passes over the training records.", 5)
 @_positive("--batch-size", "Rows per step.", 16)
 @click.option("--learning-rate", type=float, help="Default: by the width of the model.")
 @click.option("--out", type=click.Path(), help="The adapter's folder. Default: adapters/NAME-seedN.")
@@ -190,6 +192,8 @@ def train(source: str, as_json: bool, **settings: Any) -> None:
     """
     from promptkit.verbs import train_source
 
+    if _is_rows(source):
+        settings = _for_rows(settings, "train")
     with _tracking() as track:
         result = train_source(source, track=track, **settings)
     if as_json:
@@ -202,7 +206,9 @@ def train(source: str, as_json: bool, **settings: Any) -> None:
 @cli.command()
 @click.argument("file", type=click.Path())
 @click.option("--adapter", "adapter", required=True, type=click.Path(), help="The folder that `promptkit train` wrote.")
-@click.option("--out", type=click.Path(), help="Write rows to this new .jsonl file. Default: stdout.")
+@click.option("--task", help="Where the adapter's task is found now, if not under its name.")
+@click.option("--template", help="Where the adapter's template is found now, if not under its name.")
+@click.option("--out", type=click.Path(), help="A new .jsonl or .parquet file. Default: JSONL on stdout.")
 @_options(_dtype, _device, _json)
 def predict(file: str, adapter: str, out: str | None, as_json: bool, **settings: Any) -> None:
     """Label the records of FILE with a trained adapter: the label and the score of every choice."""
@@ -211,10 +217,12 @@ def predict(file: str, adapter: str, out: str | None, as_json: bool, **settings:
 
     with _tracking() as track:
         task, rows = predict_file(file, adapter, track=track, **settings)
-        if as_json:
+        if out:
+            count = write_rows(rows, Path(out))
+            if as_json:
+                _print_json({"task": task, "model": adapter, "out": out, "rows": count})
+        elif as_json:
             _print_json({"task": task, "model": adapter, "rows": list(rows)})
-        elif out:
-            write_rows(rows, Path(out))
         else:
             _print_rows(rows)
 
@@ -322,35 +330,23 @@ def list_(kind: str | None, as_json: bool) -> None:
             click.echo(f"{'' if kind else '  '}{name:<{width}}{description}".rstrip())
 
 
-def _score_task(task: str, track: Any, shots: tuple[int, ...], **settings: Any) -> dict[str, Any]:
-    from promptkit.verbs import score_task
+def _is_rows(source: str) -> bool:
+    """Whether an argument names a file of rows rather than a task."""
+    return source.endswith(".jsonl") or (Path(source).is_file() and not source.endswith(".toml"))
 
-    return score_task(task, shots=shots, track=track, **settings)
 
-
-def _score_file(
-    source: str,
-    track: Any,
-    model: str,
-    chat: bool,
-    dtype: str,
-    device: str | None,
-    batch_tokens: int | None,
-    limit: int | None,
-    **_: Any,
-) -> dict[str, Any]:
-    from promptkit.verbs import score_file
-
-    return score_file(
-        source,
-        model=model,
-        chat=chat,
-        dtype=dtype,
-        device=device,
-        batch_tokens=batch_tokens,
-        limit=limit,
-        track=track,
-    )
+def _for_rows(settings: dict[str, Any], verb: str) -> dict[str, Any]:
+    """Drop the options that only a task has a use for; a usage error where one was given."""
+    kept = {
+        "score": {"model", "chat", "dtype", "device", "batch_tokens", "limit"},
+        "train": set(settings) - {"templates", "data"},
+    }[verb]
+    context = click.get_current_context()
+    for name in sorted(settings.keys() - kept):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = "--" + name.replace("templates", "template").replace("_", "-")
+            raise click.UsageError(f"{option} goes with a task, not with a file of rows")
+    return {name: value for name, value in settings.items() if name in kept}
 
 
 def _print_view(view: Any) -> None:
@@ -420,7 +416,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("promptkit: stopped; the same command goes on where it stopped", err=True)
+        click.echo("promptkit: stopped; finished cells of a run are kept, the same command goes on", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()  # the reader has left: nothing more to say, and nobody to say it to

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit.adapter import count_weights
 from promptkit.build import default_selection
-from promptkit.cost import Cost, Meter, forward_flops, shape_of, training_flops
-from promptkit.errors import PromptkitError, SelectionError, TemplateError, nearest
+from promptkit.cost import Cost, Meter, shape_of, training_flops
+from promptkit.errors import ModelError, PromptkitError, SelectionError, TemplateError, nearest
 from promptkit.evaluate import Condition, Progress, Scorer, evaluate, hash_records
+from promptkit.order import order_demonstrations
 from promptkit.pair import build_pair
 from promptkit.record import Record
 from promptkit.select import Draw, Selector
@@ -60,7 +61,7 @@ class CompareSettings:
     train_limit: int | None = 512
     chat: bool = False
     rank: int = 8
-    epochs: int = 3
+    epochs: int = 5
     learning_rate: float | None = None
     dtype: str = "float32"
     overlong: str = "error"
@@ -71,6 +72,10 @@ class CompareSettings:
             if method not in METHODS:
                 known = ", ".join(METHODS)
                 raise PromptkitError(f"unknown method {method!r}; known: {known}.{nearest(method, METHODS)}")
+        if self.seed < 0:
+            raise PromptkitError(f"seed is {self.seed}; it must be 0 or more")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise PromptkitError(f"learning rate is {self.learning_rate}; it must be above 0")
         for name in ("draws", "seeds", "epochs", "rank"):
             if getattr(self, name) < 1:
                 raise PromptkitError(f"{name} is {getattr(self, name)}; it must be 1 or more")
@@ -83,10 +88,11 @@ class CompareSettings:
 
 @dataclass(frozen=True)
 class Step:
-    """One cell to compute: a condition and, for LoRA, the rows to train on first."""
+    """One cell to compute: a condition and, for LoRA, the rows to train on first; `whole`: all of the pool."""
 
     condition: Condition
     rows: tuple[Record, ...] = ()
+    whole: bool = False
     seed: int = 0
     epochs: int = 0
     spec: Mapping[str, Any] = field(default_factory=dict)
@@ -126,6 +132,8 @@ def compare(
     task = task if isinstance(task, Task) else load_task(task)
     chosen = CompareSettings(**settings)
     bounds = bind_templates(task, chosen.templates)
+    loaded = _load(model, chosen.dtype, device)
+    methods = _methods(task, chosen, bounds, loaded)
     splits = load_splits(
         task,
         data=data,
@@ -133,9 +141,8 @@ def compare(
         limit=chosen.limit,
         train_limit=chosen.train_limit,
         seed=chosen.seed,
+        pool=any(not method.startswith("zero-shot") for method in methods),
     )
-    loaded = _load(model, chosen.dtype, device)
-    methods = _methods(task, chosen, bounds, loaded)
     plan = list(_plan(task, chosen, methods, bounds, splits, loaded))
     asked = _asked(task, chosen, splits, loaded, plan)
     run = Run.open(Path(out) if out else default_folder(task.name, asked), asked)
@@ -176,14 +183,14 @@ def make_draws(settings: CompareSettings, selection: str, k: int) -> list[Draw]:
     """
     draws = []
     for index in range(settings.draws):
-        if settings.order is not None:
+        if settings.order is not None or k == 1:  # one demonstration has one order
             seed = settings.seed + index
-            draws.append(Draw(selection, settings.order, seed, seed))
+            draws.append(Draw(selection, settings.order or "given", seed, seed))
             continue
         seed = settings.seed + index // 2
         count = math.factorial(k)
         order = random.Random(f"order {seed}").randrange(count)
-        if index % 2 and count > 1:  # the second of the pair: any order but the first's
+        if index % 2:  # the second of the pair: any order but the first's
             order = (order + random.Random(f"other {seed}").randrange(1, count)) % count
         draws.append(Draw(selection, order, seed))
     return draws
@@ -192,6 +199,10 @@ def make_draws(settings: CompareSettings, selection: str, k: int) -> list[Draw]:
 def _methods(task: Task, settings: CompareSettings, bounds: Sequence[BoundTemplate], model: Model) -> list[str]:
     """Return the methods asked for, or all that fit: an adapter is not trained on top of another."""
     kinds = {bound.template.is_cot for bound in bounds}
+    if "few-shot-cot" in settings.methods and not task.has_rationales:
+        raise TemplateError(f"method 'few-shot-cot' shows rationales, and task {task.name!r} has no field `rationale`")
+    if "lora" in settings.methods and model.has_adapter:
+        raise ModelError(f"method 'lora' trains a base model, and {model.name!r} has an adapter already; give its base")
     if settings.methods:
         for method in settings.methods:
             if METHODS[method] not in kinds:
@@ -256,7 +267,8 @@ def _plan(
 def _few_shot(settings: CompareSettings, selection: str, base: Condition, splits: Splits) -> Iterator[Condition]:
     ranked = Selector(splits.pool, selection, settings.seed)
     for k in settings.shots:
-        ranked.select(splits.test[0], k)  # too large a k is refused before anything is computed
+        chosen = ranked.select(splits.test[0], k)  # what cannot be drawn is refused before anything is computed
+        order_demonstrations(chosen, settings.order or "given")
         draws = make_draws(settings, selection, k)
         for draw in draws[: COT_DRAWS if base.bound.template.is_cot else None]:
             yield replace(base, k=k, draw=draw)
@@ -283,7 +295,7 @@ def _training_steps(settings: CompareSettings, selection: str, base: Condition, 
                 "epochs": epochs,
                 "learning_rate": settings.learning_rate,
             }
-            yield Step(base, tuple(rows), seed, epochs, spec, 100 + 2 * len(rows) * epochs)
+            yield Step(base, tuple(rows), k is None, seed, epochs, spec, 100 + 2 * len(rows) * epochs)
 
 
 def _asked(task: Task, settings: CompareSettings, splits: Splits, model: Model, plan: Sequence[Step]) -> dict[str, Any]:
@@ -316,10 +328,10 @@ class _Work:
 
     def run_all(self, plan: Sequence[Step], track: Track) -> Iterator[Finished]:
         """Compute the steps that the run folder does not hold yet, and yield them all as finished."""
-        whole, total, done = track("all"), sum(step.weight for step in plan), 0
+        missing = [step for step in plan if not self._is_done(step)]
+        whole, total, done = track("all"), sum(step.weight for step in missing), 0
         for step in plan:
-            result = self.run.load(step.spec)
-            if result is None:
+            if step in missing:
                 part = track(step.name)
 
                 def progress(
@@ -329,9 +341,15 @@ class _Work:
                     whole(done + weight * steps // max(1, of), total)
 
                 result = self._train_and_score(step, progress) if step.rows else self._score(step, progress)
-            done += step.weight
-            whole(done, total)
+                done += step.weight
+                whole(done, total)
+            else:
+                result = self.run.load(step.spec) or {}
             yield self._finished(step, result)
+
+    def _is_done(self, step: Step) -> bool:
+        trained = not step.rows or self.run.load(_training_spec(step)) is not None
+        return trained and self.run.load(step.spec) is not None
 
     def _finished(self, step: Step, result: Mapping[str, Any]) -> Finished:
         cost = _cost(result, self.run.load_measure(step.spec))
@@ -339,7 +357,7 @@ class _Work:
             return Finished(step.condition, result, cost)
         trained = self.run.load(_training_spec(step)) or {}
         train_cost = _train_cost(trained, self.run.load_measure(_training_spec(step)))
-        return Finished(step.condition, result, cost, step.seed, len(step.rows), trained, train_cost)
+        return Finished(step.condition, result, cost, step.seed, len(step.rows), step.whole, trained, train_cost)
 
     def _score(self, step: Step, progress: Progress, model: Model | None = None) -> dict[str, Any]:
         with Meter(self.model.device) as meter:
@@ -360,7 +378,7 @@ class _Work:
         """Train the step's adapter and save what it took as a cell of its own."""
         condition = step.condition
         pairs = [build_pair(condition.bound, record, chat=condition.chat) for record in step.rows]
-        whole = step.rows == self.splits.pool and self.splits.validation
+        validation = condition.prompts(self.splits.validation, ()) if step.whole else None
         with Meter(self.model.device) as meter, self.run.new_adapter(step.spec) as unfinished:
             adapter = self.trainer(
                 self.model,
@@ -369,7 +387,7 @@ class _Work:
                 learning_rate=self.settings.learning_rate,
                 epochs=step.epochs,
                 seed=step.seed,
-                validation=condition.prompts(self.splits.validation, ()) if whole else None,
+                validation=validation or None,
                 chat=condition.chat,
                 out=unfinished,
                 progress=progress,
@@ -412,7 +430,7 @@ def _training_counts(model: Model, adapter: Adapter, folder: Path) -> dict[str, 
         "validation": list(adapter.validation),
         "adapter_weights": shape.adapter,
         "tokens": adapter.tokens_trained + adapter.validation_tokens,
-        "flops": flops + forward_flops(shape, adapter.validation_tokens, read=0),
+        "flops": flops + adapter.validation_flops,
     }
 
 

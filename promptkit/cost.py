@@ -17,13 +17,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
-    "BreakEven",
     "Cost",
     "Meter",
     "PromptFlops",
     "Shape",
     "break_even",
-    "break_even_prompt",
     "forward_flops",
     "mean_cost",
     "prompt_flops",
@@ -182,22 +180,6 @@ def prompt_flops(shape: Shape, prefix: int, query: int, *, generated: int = 0, r
     )
 
 
-@dataclass(frozen=True, slots=True)
-class BreakEven:
-    """Test items from which on a trained adapter is cheaper in all; None means never.
-
-    `items`: every item computes its demonstrations again, because nothing is cached or because they
-    are retrieved per item. `items_prefix_shared`: they are computed once and kept.
-    """
-
-    items: int | None
-    items_prefix_shared: int | None
-
-    def as_dict(self) -> dict[str, int | None]:
-        """Return the keys that `--json` prints."""
-        return asdict(self)
-
-
 def break_even(
     train_flops: float,
     prompt_flops_per_item: float,
@@ -214,11 +196,3 @@ def break_even(
     if saving <= 0:
         return None
     return max(0, math.ceil(outlay / saving))
-
-
-def break_even_prompt(train_flops: float, prompt: PromptFlops, adapter_flops_per_item: float) -> BreakEven:
-    """Return both break-even counts: demonstrations recomputed per item, and shared by all items."""
-    return BreakEven(
-        break_even(train_flops, prompt.recomputed, adapter_flops_per_item),
-        break_even(train_flops, prompt.shared, adapter_flops_per_item, prompt.once),
-    )

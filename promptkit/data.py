@@ -154,7 +154,7 @@ class _Reader:
         value = self._value(column, row, "label")
         if self.task.is_free_text:
             return str(value)
-        labels = {**_letters(len(choices)), **_label_index(choices)} if choices else self.labels
+        labels = {**_label_index(choices), **_letters(len(choices))} if choices else self.labels
         try:
             return labels[value]
         except (KeyError, TypeError) as error:
@@ -167,8 +167,12 @@ class _Reader:
 def _label_index(labels: tuple[str, ...]) -> dict[Any, int]:
     """Return every way in which data write a label -> its index: its name, number, or number as text.
 
-    Python's own equality makes True and 1.0 the number 1.
+    Python's own equality makes True and 1.0 the number 1. Where names are numbers themselves (stars from 1 to
+    5), a number is a name and never an index.
     """
+    if any(label.isdecimal() for label in labels):
+        names = {label: index for index, label in enumerate(labels)}
+        return {**{int(label): index for label, index in names.items() if label.isdecimal()}, **names}
     numbers = {number: index for index in range(len(labels)) for number in (index, str(index), f"{index}.0")}
     return {**numbers, **{label: index for index, label in enumerate(labels)}}
 
@@ -300,9 +304,12 @@ def _local_rows(path: Path) -> Iterator[tuple[int, Row]]:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the objects of a JSONL file; raises DataError, with file and line, for a line that is none."""
-    return (row for _, row in _local_rows(path))
+def number_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yield the rows of a local file with their line numbers (positions in Parquet and JSON files).
+
+    Raises DataError, with file and line, for what cannot be read.
+    """
+    return _local_rows(path)
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:

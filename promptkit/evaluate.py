@@ -14,7 +14,7 @@ from promptkit.metrics import correctness, measure
 from promptkit.prompt import Prompt
 from promptkit.record import Record
 from promptkit.select import Draw
-from promptkit.stats import wilson_interval
+from promptkit.stats import macro_f1_interval, wilson_interval
 from promptkit.task import Task
 from promptkit.template import BoundTemplate
 
@@ -180,6 +180,7 @@ def summarize_predictions(rows: Sequence[Mapping[str, Any]], label_count: int | 
         "accuracy": figures.accuracy,
         "ci95": wilson_interval(figures.correct, figures.n).as_list(),
         "macro_f1": figures.macro_f1,
+        "macro_f1_ci95": macro_f1_interval([predicted], labels, label_count).as_list() if label_count else None,
         "unread": figures.unread,
         "distribution": [list(pair) for pair in figures.distribution] if label_count else None,
     }

@@ -6,14 +6,17 @@ import hashlib
 import itertools
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
 from promptkit.errors import RunError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 _SERIAL = itertools.count()
 #: Rows per Parquet row group.
@@ -83,13 +86,29 @@ def _write_jsonl(rows: Iterable[Mapping[str, Any]], file: BinaryIO) -> int:
     return count
 
 
-def _write_parquet(rows: Iterable[Mapping[str, Any]], file: BinaryIO) -> int:
+def rows_to_table(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema | None = None) -> pyarrow.Table:
+    """Return rows of prompts or pairs as an Arrow table; columns that happen to be empty keep their types."""
     import pyarrow
+
+    if schema is not None:
+        return pyarrow.Table.from_pylist(list(rows), schema=schema)
+    texts = pyarrow.list_(pyarrow.string())
+    types = {
+        "choices": texts,
+        "demonstration_ids": texts,
+        "generation": pyarrow.struct({"stop": texts, "max_tokens": pyarrow.int64(), "answer": pyarrow.string()}),
+    }
+    found = pyarrow.Table.from_pylist(list(rows)).schema
+    fields = [pyarrow.field(field.name, types.get(field.name, field.type)) for field in found]
+    return pyarrow.Table.from_pylist(list(rows), schema=pyarrow.schema(fields))
+
+
+def _write_parquet(rows: Iterable[Mapping[str, Any]], file: BinaryIO) -> int:
     import pyarrow.parquet
 
     iterator, count, writer = iter(rows), 0, None
     while batch := list(itertools.islice(iterator, GROUP_ROWS)):
-        table = pyarrow.Table.from_pylist(batch, schema=writer.schema if writer else None)
+        table = rows_to_table(batch, writer.schema if writer else None)
         writer = writer or pyarrow.parquet.ParquetWriter(file, table.schema)
         writer.write_table(table)
         count += len(batch)

@@ -60,7 +60,7 @@ def order_demonstrations(chosen: Sequence[Record], order: str | int, *, seed: in
 
     Raises SelectionError for an order that does not exist.
     """
-    if isinstance(order, int) or order.isdigit():
+    if isinstance(order, int) or (order.isascii() and order.isdecimal()):
         return permute(chosen, int(order))
     if order not in ORDERS:
         known = ", ".join(ORDERS)

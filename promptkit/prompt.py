@@ -156,7 +156,8 @@ def prompt_from_row(row: Mapping[str, Any]) -> Prompt:
 
 
 def prompt_row(prompt: Prompt) -> dict[str, Any]:
-    """Return the prompt as one row of a data set; `messages` and `generation` only where there are any."""
+    """Return the prompt as one row of a data set; `messages` only where there are any."""
+    writing = prompt.generation
     row: dict[str, Any] = {
         "id": prompt.id,
         "prompt": prompt.text,
@@ -166,14 +167,10 @@ def prompt_row(prompt: Prompt) -> dict[str, Any]:
         "template": prompt.template,
         "template_hash": prompt.template_hash,
         "task": prompt.task,
+        "generation": None,
     }
     if prompt.messages:
         row["messages"] = message_rows(prompt.messages)
-    if prompt.generation:
-        stop, max_tokens, answer = (
-            prompt.generation.stop,
-            prompt.generation.max_tokens,
-            prompt.generation.answer,
-        )
-        row["generation"] = {"stop": list(stop), "max_tokens": max_tokens, "answer": answer}
+    if writing:
+        row["generation"] = {"stop": list(writing.stop), "max_tokens": writing.max_tokens, "answer": writing.answer}
     return row

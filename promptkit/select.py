@@ -80,9 +80,9 @@ class Selector:
     def select(self, query: Record, k: int) -> tuple[Record, ...]:
         """Return the first k records of the ranking that are not the query.
 
-        A record with the query's id or with the very same fields counts as the query, so that an item
-        that stands in pool and test split alike never shows its own answer. Raises SelectionError
-        where fewer than k are left.
+        A record with the very same fields counts as the query, so that an item that stands in pool and test
+        split alike never shows its own answer; ids may start anew in every split and decide nothing.
+        Raises SelectionError where fewer than k are left.
         """
         if k < 0:
             raise SelectionError(f"k={k} demonstrations cannot be shown; k is 0 or more")
@@ -96,13 +96,14 @@ class Selector:
 
     def _deal(self, query: Record) -> Iterator[Record]:
         """Yield records from the strands in turn, passing over strands that have run out."""
-        strands = [
-            (record for record in strand if record.id != query.id and record.fields != query.fields)
-            for strand in self.strands
-        ]
+        strands = [(record for record in strand if not _is_same(record, query)) for strand in self.strands]
         nothing = object()
         for dealt in itertools.zip_longest(*strands, fillvalue=nothing):
             yield from (record for record in dealt if isinstance(record, Record))
+
+
+def _is_same(record: Record, query: Record) -> bool:
+    return record.fields == query.fields and record.choices == query.choices
 
 
 def _shuffled(records: Sequence[Record], seed: int) -> list[Record]:

@@ -36,14 +36,19 @@ def load_splits(
     limit: int | None = None,
     train_limit: int | None = None,
     seed: int = 0,
+    pool: bool = True,
 ) -> Splits:
     """Return `limit` test records, `train_limit` pool records and some for validation, after shuffles by `seed`.
+
+    Without `pool` nothing but the test is read, and one file is all test.
 
     Records of the training split whose fields equal those of a test record are left out and counted.
     One file for everything (`data` is a file) is cut into test and pool, at most half of it for the test.
 
     Raises DataError for an empty split and for whatever the data hold that cannot be read.
     """
+    if not pool:
+        return Splits(tuple(load_records(task, split, data=data, limit=limit, seed=seed)), (), ())
     if data is not None and Path(data).is_file():
         test, train, notes = _cut_file(task, data, limit, seed)
     else:
@@ -56,11 +61,11 @@ def load_splits(
     if len(kept) < len(train):
         notes.append(f"{len(train) - len(kept)} training records that are also test records were left out")
     own_split = split != "validation" and not (data is not None and Path(data).is_file())
-    validation, pool = split_validation(task, kept, data=data, limit=train_limit, seed=seed, own_split=own_split)
+    validation, rows = split_validation(task, kept, data=data, limit=train_limit, seed=seed, own_split=own_split)
     validation = [record for record in validation if _content(record) not in tested]
-    if not pool:
+    if not rows:
         raise DataError(f"task {task.name!r}: no training records are left for demonstrations and training")
-    return Splits(tuple(test), tuple(pool), tuple(validation), tuple(notes))
+    return Splits(tuple(test), tuple(rows), tuple(validation), tuple(notes))
 
 
 def split_validation(
@@ -93,6 +98,8 @@ def _cut_file(
 ) -> tuple[list[Record], list[Record], list[str]]:
     records = load_records(task, "test", data=data)
     half = len(records) // 2
+    if half == 0:
+        raise DataError(f"{data}: one record cannot be both tested on and learned from; give a folder with two files")
     shuffled = sample_records(records, len(records), seed=seed)
     count = half if limit is None else min(limit, half)
     note = f"{data} is one file: {count} records were set aside for the test, {len(records) - count} for training"

@@ -90,6 +90,39 @@ def bootstrap_interval(
     return _percentiles(means, level)
 
 
+def macro_f1_interval(
+    predicted: Sequence[Sequence[int | None]],
+    labels: Sequence[int],
+    label_count: int,
+    level: float = 0.95,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Return the interval of a method's mean macro-F1, over other runs and other items.
+
+    `predicted` is runs x items, None where an answer could not be read. Runs and items are resampled as
+    in `bootstrap_interval`; an F1 of nothing is 0, as in `metrics.macro_f1`.
+    """
+    import numpy
+
+    random = numpy.random.default_rng(seed)
+    answers = numpy.array([[-1 if answer is None else answer for answer in run] for run in predicted])
+    runs, items = answers.shape
+    counts = random.multinomial(items, [1 / items] * items, size=resamples)
+    weights = random.multinomial(runs, [1 / runs] * runs, size=resamples) / runs
+    means = numpy.zeros(resamples)
+    for run in range(runs):
+        per_label = []
+        for label in range(label_count):
+            said, true = answers[run] == label, numpy.array(labels) == label
+            found = counts @ (said & true)
+            all_named = counts @ said + counts @ true
+            per_label.append(numpy.divide(2 * found, all_named, out=numpy.zeros(resamples), where=all_named > 0))
+        means += weights[:, run] * numpy.mean(per_label, axis=0)
+    return _percentiles(means, level)
+
+
 def paired_interval(
     first: Sequence[float],
     second: Sequence[float],

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from promptkit.cost import Cost, Shape, break_even, mean_cost, prompt_flops, shape_of
+from promptkit.cost import Cost, PromptFlops, Shape, break_even, mean_cost, prompt_flops, shape_of
 from promptkit.evaluate import Condition, right_answers, summarize_cell
 from promptkit.splits import Splits
-from promptkit.stats import bootstrap_interval, mcnemar, paired_interval
+from promptkit.stats import bootstrap_interval, macro_f1_interval, mcnemar, paired_interval
 from promptkit.stats import summarize as summarize_runs
 from promptkit.task import Task
 
@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finished:
-    """One computed cell: what it was, its stored result, its cost; for LoRA the training's too."""
+    """One computed cell: what it was, its stored result, its cost; for LoRA the training's too.
+
+    `whole` tells an adapter trained on the whole pool from one trained on as many rows as a prompt shows.
+    """
 
     condition: Condition
     result: Mapping[str, Any]
     cost: Cost
     seed: int | None = None
     train_rows: int | None = None
+    whole: bool = False
     trained: Mapping[str, Any] | None = None
     train_cost: Cost | None = None
 
@@ -51,15 +55,29 @@ def summarize(task: Task, model: Model, splits: Splits, finished: Sequence[Finis
         "task": task.name,
         "model": model.name,
         "labels": list(task.labels) if task.labels else None,
-        "chance": 1 / len(task.labels) if task.labels else None,
+        "metric": task.metric,
+        "chance": _chance(task, splits),
         "majority": max(labels.values()) / len(splits.test) if task.labels else None,
         "records": {"test": len(splits.test), "pool": len(splits.pool), "validation": len(splits.validation)},
         "cells": [_cell(task, cell) for cell in finished],
         "methods": [_method(task, group) for group in groups],
-        "paired": _paired(groups),
+        "paired": _paired(task, groups),
         "break_even": _break_even(shape_of(model.network), groups),
         "notes": [*splits.notes, *_notes(finished)],
     }
+
+
+def _chance(task: Task, splits: Splits) -> float | None:
+    """Return the accuracy of guessing; None where the answer is free text."""
+    if task.labels:
+        return 1 / len(task.labels)
+    return fmean(1 / len(record.choices or "?") for record in splits.test) if task.has_choices else None
+
+
+def _merit(task: Task, cell: Finished) -> float:
+    """Return what a cell is preferred by: the task's own metric."""
+    figures = summarize_cell(task, cell.result)
+    return float(figures["macro_f1"] if task.metric == "macro_f1" and task.labels else figures["accuracy"])
 
 
 def _name(cell: Finished) -> dict[str, Any]:
@@ -99,20 +117,27 @@ def _method(task: Task, cells: Sequence[Finished]) -> dict[str, Any]:
         "train_rows": first.train_rows,
         "runs": len(cells),
         "accuracy": {**accuracy.as_dict(), "ci95": bootstrap_interval(right).as_list()},
-        "macro_f1": summarize_runs([f["macro_f1"] for f in figures]).as_dict() if task.labels else None,
+        "macro_f1": _macro_f1(task, cells, [f["macro_f1"] for f in figures]) if task.labels else None,
         "unread": fmean(f["unread"] for f in figures),
         "cost": mean_cost(cell.cost for cell in cells).as_dict(),
         "train_cost": mean_cost(train_costs).as_dict() if train_costs else None,
     }
 
 
-def _paired(groups: Sequence[Sequence[Finished]]) -> dict[str, Any] | None:
+def _macro_f1(task: Task, cells: Sequence[Finished], values: Sequence[float]) -> dict[str, Any]:
+    rows = [cell.result["predictions"] for cell in cells]
+    predicted = [[row["predicted"] for row in run] for run in rows]
+    interval = macro_f1_interval(predicted, [row["label"] for row in rows[0]], len(task.labels or ()))
+    return {**summarize_runs(values).as_dict(), "ci95": interval.as_list()}
+
+
+def _paired(task: Task, groups: Sequence[Sequence[Finished]]) -> dict[str, Any] | None:
     """Compare the best prompt cell with the LoRA run of median accuracy, and with all LoRA runs' mean."""
     prompts = [cell for group in groups for cell in group if cell.train_rows is None]
-    trained = _largest_training(groups)
+    trained = _trained_on_pool(groups)
     if not prompts or not trained:
         return None
-    best = max(prompts, key=lambda cell: sum(right_answers(cell.result)))
+    best = max(prompts, key=lambda cell: _merit(task, cell))
     by_accuracy = sorted(trained, key=lambda cell: sum(right_answers(cell.result)))
     median = by_accuracy[(len(by_accuracy) - 1) // 2]
     prompt_right, runs = right_answers(best.result), [right_answers(cell.result) for cell in trained]
@@ -130,48 +155,43 @@ def _paired(groups: Sequence[Sequence[Finished]]) -> dict[str, Any] | None:
     }
 
 
-def _largest_training(groups: Sequence[Sequence[Finished]]) -> Sequence[Finished]:
-    """Return the LoRA runs on the most rows; of several templates the one that is right most often."""
-    trained = [group for group in groups if group[0].train_rows]
-    if not trained:
-        return ()
-    most = max(group[0].train_rows or 0 for group in trained)
-    return max(
-        (group for group in trained if group[0].train_rows == most),
-        key=lambda group: fmean(sum(right_answers(cell.result)) for cell in group),
-    )
+def _trained_on_pool(groups: Sequence[Sequence[Finished]]) -> Sequence[Finished]:
+    """Return the LoRA runs on the whole pool; of several templates the one that is right most often."""
+    trained = [group for group in groups if group[0].whole]
+    return max(trained, key=lambda group: fmean(sum(right_answers(cell.result)) for cell in group), default=())
 
 
 def _break_even(shape: Shape, groups: Sequence[Sequence[Finished]]) -> dict[str, Any]:
     """Return, per prompt condition, the test items from which one training on the pool is cheaper.
 
-    The first condition of a method is keyed by the method's name; further ones say what differs.
+    The adapter is taken as merged, so its zero-shot prompts cost what the base model's do. The first
+    condition of a method is keyed by the method's name; further ones say what differs.
     """
-    trained = _largest_training(groups)
+    trained = _trained_on_pool(groups)
     if not trained:
         return {}
     train_flops = fmean(cell.train_cost.flops for cell in trained if cell.train_cost)
-    zero_shot = _prompt_flops(replace(shape, adapter=_adapter_weights(trained[0])), trained)
+    adapter = _prompt_flops(shape, trained)
     counts: dict[str, Any] = {}
     for group in (group for group in groups if group[0].train_rows is None):
-        condition = group[0].condition
-        prompt = _prompt_flops(shape, group)
-        name = condition.method
-        if name in counts:
-            name = f"{name} k={condition.k}" if condition.k else f"{name} {condition.bound.template.name}"
-        if name in counts:
-            name = f"{condition.method} k={condition.k} {condition.bound.template.name}"
+        condition, prompt = group[0].condition, _prompt_flops(shape, group)
+        template = condition.bound.template.name
+        shots = f"{condition.method} k={condition.k}"
+        name = next(name for name in (condition.method, shots, f"{shots} {template}") if name not in counts)
         counts[name] = {
-            "items": break_even(train_flops, prompt.recomputed, zero_shot.recomputed),
-            "items_prefix_shared": break_even(
-                train_flops, prompt.shared, zero_shot.shared, prompt.once - zero_shot.once
-            ),
+            "items": break_even(train_flops, prompt.recomputed, adapter.recomputed),
+            "items_prefix_shared": break_even(train_flops, prompt.shared, adapter.shared, prompt.once - adapter.once),
+            "k": condition.k,
+            "template": template,
         }
     return counts
 
 
-def _prompt_flops(shape: Shape, cells: Sequence[Finished]) -> Any:
-    """Return the mean cost of a prompt of these cells: its tokens were counted when it was scored."""
+def _prompt_flops(shape: Shape, cells: Sequence[Finished]) -> PromptFlops:
+    """Return the mean cost of a prompt of these cells, whose tokens were counted when it was scored.
+
+    Choices are left out: they cost the same behind every prompt.
+    """
     items = len(cells[0].result["predictions"])
     prompt = fmean(cell.result["prompt_tokens"] for cell in cells)
     query = min(fmean(cell.result["query_tokens"] for cell in cells), prompt)
@@ -179,15 +199,11 @@ def _prompt_flops(shape: Shape, cells: Sequence[Finished]) -> Any:
     return prompt_flops(shape, round(prompt - query), max(1, round(query)), generated=round(generated))
 
 
-def _adapter_weights(cell: Finished) -> int:
-    return int((cell.trained or {})["adapter_weights"])
-
-
 def _notes(finished: Sequence[Finished]) -> list[str]:
     """Say what a reader of the figures must know: joins, drops, limits, and what the scorer noticed."""
     notes = []
     counted = {
-        "spanning": "choices shared a token with the end of their prompt (see docs/scoring.md)",
+        "spanning": "prompts, all cells together, share a token with one of their choices (see docs/scoring.md)",
         "unfinished": "rationales were still going on at the token limit",
         "dropped": "demonstrations were dropped because their prompts did not fit the window",
     }

@@ -28,6 +28,7 @@ from promptkit.adapter import Adapter, AdapterCard, TrainResult, TrainSettings, 
 from promptkit.batches import Batch, LengthSampler, Row, collate, encode_pairs, read_pairs
 from promptkit.errors import TrainError
 from promptkit.lora import default_learning_rate, wrap
+from promptkit.metrics import correctness
 from promptkit.score import score
 from promptkit.score.rows import read_prompts
 
@@ -100,6 +101,7 @@ def train(
     return Adapter(
         path=write_adapter(network, folder, _card(model, lessons, settings, result)),
         validation_tokens=judge.tokens,
+        validation_flops=judge.flops,
         seconds=time.perf_counter() - started,
         **result.model_dump(exclude={"pairs_hash"}),
     )
@@ -162,7 +164,7 @@ class _Judge(TrainerCallback):
         self.validation = validation
         self.losses: list[float] = []
         self.accuracies: list[float] = []
-        self.tokens = 0
+        self.tokens, self.flops = 0, 0.0
         self.best_epoch = 0
         self.best_weights: dict[str, torch.Tensor] = {}
 
@@ -205,7 +207,9 @@ class _Judge(TrainerCallback):
         self.model.network.eval()
         table = score(self.model, validation, chat=self.settings.chat)
         self.tokens += table.tokens_computed
-        return sum(each.predicted == each.label for each in table.predictions) / len(table.predictions)
+        self.flops += table.flops
+        right = correctness(table.predicted, [each.label for each in table.predictions])
+        return sum(right) / len(right)
 
 
 def _labelled(validation: Iterable[Prompt | Mapping[str, Any]], *, chat: bool) -> list[Prompt]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from promptkit.build import (
     no_demonstrations,
 )
 from promptkit.compare import METHODS, Track, compare
-from promptkit.data import iterate_records, load_records, read_rows
-from promptkit.errors import DataError, RunError, TemplateError
+from promptkit.data import iterate_records, load_records, number_rows
+from promptkit.errors import DataError, PromptkitError, RunError, TemplateError
 from promptkit.order import ORDERS
-from promptkit.prompt import build_prompt, prompt_row, render_answer, render_pieces
+from promptkit.prompt import Prompt, build_prompt, prompt_row, render_answer, render_pieces
 from promptkit.select import SELECTIONS, Draw
 from promptkit.task import Task, find_tasks, load_task
-from promptkit.template import BoundTemplate, find_templates, load_template, match_templates
+from promptkit.template import BoundTemplate, Template, find_templates, load_template, match_templates
 
 Rows = Iterator[dict[str, Any]]
 #: Records that `predict` scores at a time; results are written as each such part is done.
@@ -57,44 +57,57 @@ def score_file(
 ) -> dict[str, Any]:
     """Return the result of scoring ready-made rows {"prompt", "choices", "label"?, "id"?} of a JSONL file.
 
-    Raises DataError, with file and line, for a row that is not one.
+    The object has the keys of `compare`'s, with one cell. Raises DataError, with file and line, for a row
+    that is not one.
     """
     from promptkit.cost import Cost, Meter
     from promptkit.evaluate import prediction_row, summarize_predictions
     from promptkit.models import load_model
     from promptkit.score import score
 
-    rows = list(itertools.islice(read_rows(Path(source)), limit))
-    if not rows:
+    prompts = list(itertools.islice(_read_prompts(Path(source), chat), limit))
+    if not prompts:
         raise DataError(f"{source}: no rows; one object with `prompt` and `choices` per line is expected")
     loaded = load_model(model, dtype=dtype, device=device)
     budget = {} if batch_tokens is None else {"batch_tokens": batch_tokens}
     with Meter(loaded.device) as meter:
-        table = score(loaded, rows, chat=chat, progress=track(Path(source).name) if track else None, **budget)
+        table = score(loaded, prompts, chat=chat, progress=track("scoring") if track else None, **budget)
     cost = Cost(table.tokens_prompted, table.tokens_computed, table.flops, meter.seconds, meter.peak_memory_bytes)
     predictions = [prediction_row(prediction) for prediction in table.predictions]
-    cell = {
-        "method": "zero-shot",
-        "template": None,
-        "k": 0,
-        "draw": None,
-        **summarize_predictions(predictions, None),
-        "spanning": table.spanning,
-        "cost": cost.as_dict(),
-    }
+    figures = summarize_predictions(predictions, None)
+    cell = {"method": "zero-shot", "template": None, "k": 0, "draw": None, **figures, "spanning": table.spanning}
+    cell["cost"] = cost.as_dict()
     return {
         "task": None,
         "model": model,
         "run": None,
         "labels": None,
         "chance": None,
-        "records": {"test": len(rows)},
+        "records": {"test": len(prompts)},
         "cells": [cell],
-        "methods": [],
+        "methods": [] if figures["accuracy"] is None else [_one_run(cell)],
         "break_even": {},
         "notes": list(table.notes),
         "rows": predictions,
     }
+
+
+def _read_prompts(path: Path, chat: bool) -> Iterator[Prompt]:
+    from promptkit.score.rows import read_prompts
+
+    for position, (number, row) in enumerate(number_rows(path)):
+        try:
+            yield from read_prompts([{"id": str(position), **row}], chat=chat)
+        except DataError as error:
+            raise DataError(f"{path}:{number}: {str(error).partition(': ')[2]}") from error
+
+
+def _one_run(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a single cell as the method of one run that it is."""
+    accuracy = cell["accuracy"]
+    spread = {"mean": accuracy, "std": 0.0, "min": accuracy, "max": accuracy, "ci95": cell["ci95"]}
+    kept = {key: cell[key] for key in ("method", "template", "k", "unread", "cost")}
+    return {**kept, "train_rows": None, "runs": 1, "accuracy": spread, "macro_f1": None, "train_cost": None}
 
 
 def train_source(
@@ -125,7 +138,7 @@ def train_source(
         raise RunError(f"{path}: exists already; give another --out, or remove it first")
     validation = None
     if Path(source).is_file() and not source.endswith(".toml"):
-        pairs: Iterable[Any] = list(itertools.islice(read_rows(Path(source)), train_limit))
+        pairs: Iterable[Any] = list(itertools.islice(_read_pairs(Path(source), chat), train_limit))
     else:
         task, bound = load_task(source), _one_template(load_task(source), templates)
         pairs, validation = _training_set(task, bound, data, seed, chat, train_limit)
@@ -157,6 +170,16 @@ def train_source(
     }
 
 
+def _read_pairs(path: Path, chat: bool) -> Iterator[Any]:
+    from promptkit.batches import read_pairs
+
+    for number, row in number_rows(path):
+        try:
+            yield from read_pairs([row], chat=chat)
+        except DataError as error:
+            raise DataError(f"{path}:{number}: {str(error).partition(': ')[2] or error}") from error
+
+
 def _training_set(
     task: Task, bound: BoundTemplate, data: str | None, seed: int, chat: bool, limit: int | None
 ) -> tuple[list[Any], list[Any]]:
@@ -165,18 +188,27 @@ def _training_set(
     from promptkit.splits import split_validation
 
     records = load_records(task, "train", data=data)
-    validation, kept = split_validation(task, records, data=data, limit=limit, seed=seed)
+    own = data is None or Path(data).is_dir()
+    validation, kept = split_validation(task, records, data=data, limit=limit, seed=seed, own_split=own)
     pairs = [build_pair(bound, record, chat=chat) for record in kept]
     return pairs, [build_prompt(bound, record, chat=chat) for record in validation]
 
 
 def predict_file(
-    file: str, adapter: str, *, dtype: str = "float32", device: str | None = None, track: Track | None = None
+    file: str,
+    adapter: str,
+    *,
+    task: str | None = None,
+    template: str | None = None,
+    dtype: str = "float32",
+    device: str | None = None,
+    track: Track | None = None,
 ) -> tuple[str, Rows]:
     """Return the task of an adapter and, as an iterator, a row per record of `file` with its predicted label.
 
     A row is {"id", "predicted": label, "scores": {label: nats}}; "predicted" is None where a free-text
-    answer could not be read. Raises TemplateError where the adapter's template has changed since.
+    answer could not be read. `task` and `template` say where those of the training are found now, if not
+    under their names. Raises TemplateError where the template has changed since the training.
     """
     from promptkit.adapter import read_card
     from promptkit.models import load_model
@@ -184,15 +216,15 @@ def predict_file(
     card = read_card(adapter)
     if not card.template or "," in card.template:
         raise RunError(f"{adapter}: was not trained from one template, so records cannot be rendered for it")
-    task, template = load_task(card.task), load_template(card.template)
-    if template.hash != card.template_hash:
+    trained, asking = load_task(task or card.task), load_template(template or card.template)
+    if asking.hash != card.template_hash:
         raise TemplateError(
-            f"{template.path}: has changed since the adapter {adapter} was trained with it; "
+            f"{asking.path}: has changed since the adapter {adapter} was trained with it; "
             "restore the file, or train again"
         )
     model = load_model(adapter, dtype=dtype, device=device)
-    records = iterate_records(task, "test", data=file, labelled=False)
-    return task.name, _predict(model, template.bind(task), records, card.settings.chat, track)
+    records = iterate_records(trained, "test", data=file, labelled=False)
+    return trained.name, _predict(model, asking.bind(trained), records, card.settings.chat, track)
 
 
 def _predict(model: Any, bound: BoundTemplate, records: Iterable[Any], chat: bool, track: Track | None) -> Rows:
@@ -318,8 +350,8 @@ def list_names(kind: str | None = None) -> dict[str, dict[str, str]]:
     from promptkit.models.source import NAMES
 
     makers: dict[str, Callable[[], dict[str, str]]] = {
-        "tasks": lambda: {name: load_task(name).description for name in find_tasks()},
-        "templates": lambda: {name: load_template(name).description for name in find_templates()},
+        "tasks": lambda: {name: _described(load_task, name) for name in find_tasks()},
+        "templates": lambda: {name: _described(load_template, name) for name in find_templates()},
         "methods": lambda: {name: _METHODS[name] for name in METHODS},
         "selections": lambda: {name: _first_line(function) for name, function in SELECTIONS.items()},
         "orders": lambda: {
@@ -331,6 +363,14 @@ def list_names(kind: str | None = None) -> dict[str, dict[str, str]]:
         ),
     }
     return {name: make() for name, make in makers.items() if kind in (None, name)}
+
+
+def _described(load: Callable[[str], Task | Template], name: str) -> str:
+    """Return what a file says of itself, or what is wrong with it: one bad file hides no other."""
+    try:
+        return load(name).description
+    except PromptkitError as error:
+        return f"! {error}"
 
 
 _METHODS = {

@@ -90,6 +90,26 @@ def test_score_of_a_file_gives_a_row_per_line(small: Project, run: Any) -> None:
     assert (result["cells"][0]["accuracy"], result["rows"][0]["id"]) == (None, "0")
 
 
+def test_bad_rows_are_named_by_file_and_line(small: Project, run: Any) -> None:
+    """A row that cannot be scored or trained on is named by its file and line."""
+    small.write("rows.jsonl", '{"prompt": "x", "choices": [" a"]}\n\n{"prompt": "x", "choices": []}\n')
+    assert "promptkit: rows.jsonl:3: no choices" in run("score", "rows.jsonl", "--model", "small").err
+    small.write("pairs.jsonl", '{"prompt": "x", "completion": " y"}\n{"prompt": "x"}\n')
+    ran = run("train", "pairs.jsonl", "--model", "small", "--out", "adapter")
+    assert ran.code == 1
+    assert "pairs.jsonl:2: " in ran.err
+    ran = run("score", "rows.jsonl", "-k", "2")
+    assert (ran.code, "--shots goes with a task, not with a file of rows" in ran.err) == (2, True)
+
+
+def test_a_file_of_rows_has_a_table_too(small: Project, run: Any) -> None:
+    """Without --json the accuracy of ready-made rows is printed as a table."""
+    small.write("rows.jsonl", '{"prompt": "x", "choices": [" a", " b"], "label": 0}\n')
+    out = run("score", "rows.jsonl", "--model", "small").out
+    assert "zero-shot" in out
+    assert "None" not in out
+
+
 @pytest.mark.parametrize("chat", ["--plain", "--chat"])
 def test_score_of_a_task_runs_each_number_of_shots(small: Project, run: Any, chat: str) -> None:
     """Zero and more shots are cells of one run, with every item's scores where asked for."""

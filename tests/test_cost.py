@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 
 from promptkit.cost import (
-    BreakEven,
     Cost,
     Meter,
     Shape,
     break_even,
-    break_even_prompt,
     forward_flops,
     mean_cost,
     prompt_flops,
@@ -207,9 +205,9 @@ def test_break_even_of_the_worked_example() -> None:
     shape = QWEN_HALF_BILLION
     # An adapter of no size worth counting: 4 FLOPs per frozen weight, as in the published table.
     train = training_flops(Shape(shape.body, shape.head, shape.layers, shape.attention, 1), 1000, 64, 3, read=2)
-    found = break_even_prompt(train, prompt_flops(shape, 16 * 64, 64), forward_flops(shape, 64))
-    assert found.items == pytest.approx(357, rel=0.02)
-    assert found.items_prefix_shared == pytest.approx(49_000, rel=0.03)
+    prompt, merged = prompt_flops(shape, 16 * 64, 64), forward_flops(shape, 64)
+    assert break_even(train, prompt.recomputed, merged) == pytest.approx(357, rel=0.02)
+    assert break_even(train, prompt.shared, merged, prompt.once) == pytest.approx(49_000, rel=0.03)
 
 
 def test_break_even_rounds_up() -> None:
@@ -228,11 +226,6 @@ def test_break_even_is_never_where_prompting_is_not_dearer() -> None:
 def test_break_even_is_zero_where_the_prefix_costs_more_than_training() -> None:
     """Training that costs less than the shared prefix has paid before the first item."""
     assert break_even(100, 11, 10, prompt_once_flops=200) == 0
-
-
-def test_break_even_keys() -> None:
-    """The printed keys are the documented ones, and never is null."""
-    assert BreakEven(3, None).as_dict() == {"items": 3, "items_prefix_shared": None}
 
 
 def test_cost_keys() -> None:

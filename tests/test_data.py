@@ -132,6 +132,22 @@ def test_records_may_bring_their_own_choices(project: Project) -> None:
     assert [(record.label, record.choices) for record in records] == [(1, ("red", "blue"))] * 4
 
 
+@pytest.mark.parametrize("value", [2, "2", 2.0])
+def test_a_number_is_a_name_where_names_are_numbers(project: Project, value: object) -> None:
+    """With labels "1" to "3" the number 2 is the label "2" in every format, never the third label."""
+    project.write("tasks/films.toml", TASK.replace('["negative", "positive"]', '["1", "2", "3"]'))
+    project.write("rows.jsonl", json.dumps({"sentence": "x", "label": value}))
+    assert load_records(load_task("films"), "test", data="rows.jsonl")[0].label == 1
+
+
+def test_a_letter_names_its_choice_even_where_a_choice_reads_like_one(project: Project) -> None:
+    """The answer key "A" is the first choice, also where the second one is the text "A"."""
+    task = TASK.replace('labels = ["negative", "positive"]\n', "")
+    project.write("tasks/films.toml", task.replace('label = "label"', 'label = "key"\nchoices = "options"'))
+    project.write("rows.jsonl", json.dumps({"sentence": "blood?", "options": ["B", "A", "O"], "key": "A"}))
+    assert load_records(load_task("films"), "test", data="rows.jsonl")[0].label == 0
+
+
 def test_unlabelled_records_are_read_where_that_is_allowed(project: Project) -> None:
     """New records to be labelled need no label column."""
     project.write("rows.jsonl", '{"sentence": "x", "id": 7}')

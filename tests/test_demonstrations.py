@@ -135,5 +135,7 @@ def test_errors_say_what_was_found_and_allowed() -> None:
         Selector([Record("x", {}, "42")], "balanced")
     with pytest.raises(SelectionError, match=r"unknown order 'revrsed'.*Did you mean 'reversed'\?"):
         order_demonstrations(pool, "revrsed")
+    with pytest.raises(SelectionError, match="unknown order '²'"):
+        order_demonstrations(pool, "²")
     with pytest.raises(SelectionError, match="order 2 was asked for; 2 demonstrations have orders 0 to 1"):
         order_demonstrations(pool, 2)

@@ -9,9 +9,11 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from promptkit.data import read_rows
+from promptkit.build import iterate_prompts
+from promptkit.data import number_rows
 from promptkit.errors import RunError
 from promptkit.files import GROUP_ROWS, write_rows
+from promptkit.prompt import prompt_from_row, prompt_row
 
 ROWS: list[dict[str, Any]] = [{"id": str(number), "text": "é\n\u2028", "choices": ["a", "b"]} for number in range(5)]
 
@@ -21,7 +23,7 @@ def test_rows_come_back_as_they_were(tmp_path: Path, suffix: str) -> None:
     """Both formats keep rows in order, with every character."""
     path = tmp_path / f"new/rows{suffix}"
     assert write_rows(iter(ROWS), path) == 5
-    assert list(read_rows(path)) == ROWS
+    assert [row for _, row in number_rows(path)] == ROWS
 
 
 def test_parquet_is_written_in_parts(tmp_path: Path) -> None:
@@ -29,6 +31,15 @@ def test_parquet_is_written_in_parts(tmp_path: Path) -> None:
     rows = ({"id": str(number)} for number in range(GROUP_ROWS + 1))
     write_rows(rows, tmp_path / "rows.parquet")
     assert pyarrow.parquet.ParquetFile(tmp_path / "rows.parquet").num_row_groups == 2
+
+
+def test_mixed_rows_keep_every_column(tmp_path: Path) -> None:
+    """Rows that say how to write an answer may follow rows that do not, and empty lists keep their type."""
+    plain, cot = (next(iterate_prompts("reviews", f"sentiment/{name}", limit=1)) for name in ("plain", "cot"))
+    write_rows(map(prompt_row, [plain, cot]), tmp_path / "rows.parquet")
+    read = [prompt_from_row(row) for _, row in number_rows(tmp_path / "rows.parquet")]
+    assert read == [plain, cot]
+    assert pyarrow.parquet.read_schema(tmp_path / "rows.parquet").field("demonstration_ids").type.value_type == "string"
 
 
 def test_existing_file_is_kept(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
+from transformers.utils import logging
 
 from promptkit.cost import forward_flops, shape_of
 from promptkit.errors import ModelError, WindowError
@@ -264,6 +265,10 @@ def test_network_that_gives_no_numbers_is_an_error() -> None:
     torch.nn.init.constant_(broken.lm_head.weight, float("nan"))
     with pytest.raises(ModelError, match="model 'llama/byte-level' gives scores that are not numbers"):
         score(replace(model(), network=broken), ROWS)
+    rare = LlamaForCausalLM(model().network.config).eval()  # damaged in one token's embedding only
+    torch.nn.init.constant_(rare.get_input_embeddings().weight[tokenizer().convert_tokens_to_ids("z")], float("nan"))
+    with pytest.raises(ModelError, match="gives scores that are not numbers"):
+        score(replace(model(), network=rare), [ROWS[0], {"prompt": "z", "choices": ["a"]}])
 
 
 def test_tokenizer_of_another_network_is_an_error() -> None:
@@ -282,10 +287,19 @@ def test_prompt_longer_than_the_window_is_an_error() -> None:
     assert score(replace(model(), window=length), ROWS[:1]).predictions
 
 
-def test_scoring_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    """What transformers would hint at (slower kernels here) does not reach the terminal."""
-    score(model("mamba", "unigram"), ROWS)
-    assert capfd.readouterr() == ("", "")
+def test_transformers_is_quiet_while_scoring() -> None:
+    """What transformers would hint at while a network runs does not reach the terminal; afterwards it may again."""
+    heard = set()
+
+    class ListeningLlama(LlamaForCausalLM):
+        def forward(self, *inputs: Any, **more: Any) -> Any:
+            heard.add(logging.get_verbosity())
+            return super().forward(*inputs, **more)
+
+    before = logging.get_verbosity()
+    score(replace(model(), network=ListeningLlama(model().network.config).eval()), ROWS)
+    assert heard == {logging.ERROR}
+    assert logging.get_verbosity() == before != logging.ERROR
 
 
 def test_network_is_left_as_it_was() -> None:

@@ -118,6 +118,7 @@ def _load_adapter(name: str, folder: Path, dtype: str, device: torch.device, tru
         base = load_model(base_name, dtype=dtype, device=str(device), trust_remote_code=trust_remote_code)
     except ModelError as error:
         raise ModelError(f"{folder}: the adapter's base model cannot be loaded: {error}") from error
+    _refuse_other_base(folder, base)
     from peft import PeftModel
 
     with _reading(folder, "adapter"):
@@ -127,6 +128,17 @@ def _load_adapter(name: str, folder: Path, dtype: str, device: torch.device, tru
         tokenizer = _load_tokenizer(folder, trust_remote_code)
     both = sha256(f"{base.hash}\0{fingerprint(folder)}".encode()).hexdigest()
     return Model.of(name, network.eval(), tokenizer, both)
+
+
+def _refuse_other_base(folder: Path, base: Model) -> None:
+    """Raise ModelError where promptkit trained the adapter on other weights than those the name leads to now."""
+    from promptkit.adapter import CARD, read_card
+
+    if (folder / CARD).is_file() and read_card(folder).base_hash != base.hash:
+        raise ModelError(
+            f"{folder}: the adapter was trained on other weights than those of {base.name!r} now; "
+            "restore that model, or train again"
+        )
 
 
 def _load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:

@@ -54,7 +54,8 @@ def print_comparison(result: Result, console: Console) -> None:
         _print_lines(console, ["", *describe_break_even()], indent=2)
     _print_section(console, "Notes", [str(note) for note in result.get("notes", [])])
     console.print()
-    places = [f"run    {result['run']}", *(f"figure {path}" for path in result.get("figures", []))]
+    run = [f"run    {result['run']}"] if result["run"] else []
+    places = [*run, *(f"figure {path}" for path in result.get("figures", []))]
     console.print(Text("\n".join(places)), highlight=False, soft_wrap=True)  # paths stay whole
 
 
@@ -91,7 +92,7 @@ def _print_table(console: Console, title: str, columns: Columns, methods: Sequen
 
 
 def _headlines(result: Result, items: int) -> list[str]:
-    first = [str(result["task"]), f"model {result['model']}", f"{items:,} test records"]
+    first = [str(result["task"] or "rows of a file"), f"model {result['model']}", f"{items:,} test records"]
     if result.get("labels"):
         first.append(f"{len(result['labels'])} labels")
     names = templates(result)
@@ -107,15 +108,21 @@ def _accuracy_columns(methods: Sequence[Result], items: int) -> Columns:
     accuracies = [method["accuracy"] for method in methods]
     several = [method["runs"] > 1 for method in methods]
     ranges = [percent_range((accuracy["min"], accuracy["max"])) for accuracy in accuracies]
-    return {
+    f1 = [method.get("macro_f1") or {} for method in methods]
+    columns = {
         "runs": [str(method["runs"]) for method in methods],
         "mean": [percent(accuracy["mean"]) for accuracy in accuracies],
         "95 % interval": [percent_range(accuracy.get("ci95")) for accuracy in accuracies],
         "std": [percent(each["std"]) if runs else NOTHING for each, runs in zip(accuracies, several, strict=True)],
         "min–max": [each if runs else NOTHING for each, runs in zip(ranges, several, strict=True)],
-        "F1": [percent((method.get("macro_f1") or {}).get("mean")) for method in methods],
-        "unread": [percent(method.get("unread", 0) / items) for method in methods],
     }
+    columns["F1"] = [percent(each.get("mean")) for each in f1]
+    intervals = [percent_range(each.get("ci95")) for each in f1]
+    if any(method.get("unread") for method in methods) or set(intervals) == {NOTHING}:
+        columns["unread"] = [percent(method.get("unread", 0) / items) for method in methods]
+    else:  # choices are always read, so their line has room for the interval
+        columns["F1 interval"] = intervals
+    return columns
 
 
 def _cost_columns(methods: Sequence[Result], items: int) -> Columns:

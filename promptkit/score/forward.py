@@ -137,7 +137,7 @@ class Network:
 
     def check_numbers(self, scores: Iterable[float]) -> None:
         """Raise ModelError where a score is not a number."""
-        if any(map(math.isnan, scores)):
+        if not all(map(math.isfinite, scores)):
             raise ModelError(
                 f"model {self.model.name!r} gives scores that are not numbers in {self.model.dtype}: its weights are "
                 "damaged, or too large for 16 bits (try --dtype float32)"
