@@ -131,9 +131,12 @@ def read_card(folder: str | Path) -> AdapterCard:
 
 
 def refuse_existing(out: Path) -> None:
-    """Raise RunError where `out` exists already, so that nothing is ever overwritten."""
+    """Raise RunError where `out` exists already, or could not be made: before training, not after it."""
     if out.exists():
         raise RunError(f"{out}: exists already; choose another folder for the adapter, or remove this one")
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise RunError(f"{out}: no folder can be made in {above}; choose another one for the adapter")
 
 
 def write_adapter(network: PeftModel, out: Path | None, card: AdapterCard) -> Path:
@@ -148,6 +151,7 @@ def write_adapter(network: PeftModel, out: Path | None, card: AdapterCard) -> Pa
     out = Path(mkdtemp(prefix="promptkit-")) / "adapter" if out is None else out
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
+        shutil.rmtree(part, ignore_errors=True)  # of a killed process that had the same number
         part.mkdir(parents=True)
         network.save_pretrained(str(part), save_embedding_layers=False)
         (part / "README.md").unlink(missing_ok=True)  # peft's form of a model card, with every field left blank

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from promptkit.data import iterate_records, load_records
 from promptkit.files import rows_to_table
 from promptkit.order import order_demonstrations
-from promptkit.pair import pair_columns
+from promptkit.pair import pair_table
 from promptkit.prompt import Prompt, build_prompt, prompt_row
 from promptkit.record import Record
 from promptkit.select import Draw, Selector
@@ -99,10 +99,8 @@ def iterate_prompts(
 
 def iterate_pairs(task: Task | str, template: Template | str, **settings: Any) -> Rows:
     """Yield the training pairs of a split as rows; the arguments are those of `build_pairs`."""
-    for columns in _pair_batches(task, template, **settings):
-        for row in zip(*columns.values(), strict=True):
-            fields = dict(zip(columns, row, strict=True))
-            yield {**fields, "choices": list(fields["choices"])}
+    for table in _pair_tables(task, template, **settings):
+        yield from table.to_pylist()
 
 
 def build_prompts(
@@ -141,9 +139,7 @@ def build_pairs(
     """
     if streaming:
         return _stream(lambda: iterate_pairs(task, template, **settings))
-    import pyarrow
-
-    return _gather(pyarrow.table(columns) for columns in _pair_batches(task, template, **settings))
+    return _gather(_pair_tables(task, template, **settings))
 
 
 def _bind(task: Task | str, template: Template | str) -> tuple[Task, BoundTemplate]:
@@ -160,7 +156,7 @@ def _queries(
     return load_records(task, split, data=data, limit=limit, seed=seed, labelled=labelled)
 
 
-def _pair_batches(
+def _pair_tables(
     task: Task | str,
     template: Template | str,
     *,
@@ -169,10 +165,10 @@ def _pair_batches(
     seed: int = 0,
     data: str | Path | None = None,
     chat: bool = False,
-) -> Iterator[dict[str, list[Any]]]:
+) -> Iterator[pyarrow.Table]:
     task, bound = _bind(task, template)
     for records in _batches(_queries(task, split, limit, seed, data, labelled=True)):
-        yield pair_columns(bound, records, chat=chat)
+        yield pair_table(bound, records, chat=chat)
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:

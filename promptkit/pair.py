@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from promptkit.prompt import Message, message_rows, render_completion, render_messages, render_text
 from promptkit.record import Record
 from promptkit.template import BoundTemplate
+
+if TYPE_CHECKING:
+    import pyarrow
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +55,32 @@ def build_pair(
     )
 
 
-def pair_columns(bound: BoundTemplate, records: Sequence[Record], *, chat: bool = False) -> dict[str, list[Any]]:
-    """Return the zero-shot pairs of `records` as the columns of a data set; `messages` only with `chat`.
+def pair_table(bound: BoundTemplate, records: Sequence[Record], *, chat: bool = False) -> pyarrow.Table:
+    """Return the zero-shot pairs of `records` as an Arrow table; a column `messages` only with `chat`.
 
     The same texts as `build_pair`, without an object per row: this is what large sets are made with.
     """
-    template, count = bound.template, len(records)
-    columns: dict[str, list[Any]] = {
-        "id": [record.id for record in records],
-        "prompt": [render_text(bound, record) for record in records],
-        "completion": [render_completion(bound, record) for record in records],
-        "label": [record.label for record in records],
-        "choices": [bound.choices(record) for record in records],
-        "demonstration_ids": [[]] * count,
-        "template": [template.name] * count,
-        "template_hash": [template.hash] * count,
-        "task": [bound.task.name] * count,
+    import pyarrow
+
+    text, texts, count = pyarrow.string(), pyarrow.list_(pyarrow.string()), len(records)
+
+    def same(value: object, kind: pyarrow.DataType) -> pyarrow.Array:
+        return pyarrow.repeat(pyarrow.scalar(value, kind), count)
+
+    choices = bound.shared_choices
+    columns = {
+        "id": pyarrow.array([record.id for record in records], text),
+        "prompt": pyarrow.array([render_text(bound, record) for record in records], text),
+        "completion": pyarrow.array([render_completion(bound, record) for record in records], text),
+        "label": pyarrow.array([record.label for record in records]),
+        "choices": pyarrow.array([bound.choices(record) for record in records], texts)
+        if choices is None
+        else same(choices, texts),
+        "demonstration_ids": same([], texts),
+        "template": same(bound.template.name, text),
+        "template_hash": same(bound.template.hash, text),
+        "task": same(bound.task.name, text),
     }
     if chat:
-        columns["messages"] = [message_rows(render_messages(bound, record)) for record in records]
-    return columns
+        columns["messages"] = pyarrow.array([message_rows(render_messages(bound, record)) for record in records])
+    return pyarrow.table(columns)

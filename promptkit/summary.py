@@ -37,14 +37,10 @@ class Finished:
     train_cost: Cost | None = None
 
     @property
-    def group(self) -> tuple[str, str, int, int]:
+    def group(self) -> tuple[str, str, int, int, bool]:
         """What runs of one method have in common."""
-        return (
-            self.condition.method,
-            self.condition.bound.template.name,
-            self.condition.k,
-            self.train_rows or 0,
-        )
+        template = self.condition.bound.template.name
+        return self.condition.method, template, self.condition.k, self.train_rows or 0, self.whole
 
 
 def summarize(task: Task, model: Model, splits: Splits, finished: Sequence[Finished]) -> dict[str, Any]:

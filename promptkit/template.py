@@ -116,10 +116,18 @@ class BoundTemplate:
         part = self.template.parts.get("instruction")
         return self._call(part, {"labels": list(self.words)}, "instruction") if part else ""
 
+    @cached_property
+    def head(self) -> str:
+        """What stands before the first demonstration or the query: the instruction, if any, and the separator."""
+        return self.instruction + self.template.separator if self.instruction else ""
+
+    @cached_property
+    def _input(self) -> Part:
+        return self.template.parts["input"]
+
     def input(self, record: Record) -> str:
         """Return the record as it is asked; the label has no way into it."""
-        values = self._values(record)
-        part = self.template.parts["input"]
+        values, part = self._values(record), self._input
         try:
             return part.call(*[values[name] for name in part.arguments])
         except RENDER_ERRORS as error:
@@ -137,8 +145,8 @@ class BoundTemplate:
 
     def choices(self, record: Record) -> tuple[str, ...]:
         """Return the rendered target of every label; empty where the answer is free text."""
-        if self._shared_choices is not None:
-            return self._shared_choices
+        if self.shared_choices is not None:
+            return self.shared_choices
         labels = self.words or record.choices or ()
         return tuple(self._target(record, label, index) for index, label in enumerate(labels))
 
@@ -151,7 +159,7 @@ class BoundTemplate:
         return self._target(record, record.label, 0)
 
     @cached_property
-    def _shared_choices(self) -> tuple[str, ...] | None:
+    def shared_choices(self) -> tuple[str, ...] | None:
         """The choices of every record, where a target depends on nothing but its label."""
         if not self.words or not set(self.template.parts["target"].arguments) <= {"label", "index", "labels"}:
             return None

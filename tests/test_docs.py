@@ -91,3 +91,9 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_no_page_is_unfinished() -> None:
+    """Pages hold figures and sentences, not the places where they should stand."""
+    for page in PAGES:
+        assert not re.search(r"^[A-Z]{4,}$", page.read_text(), re.M), page.name

@@ -12,7 +12,7 @@ import jinja2
 
 import promptkit as pk
 from promptkit.data import iterate_records
-from promptkit.pair import pair_columns
+from promptkit.pair import pair_table
 
 ROWS = 100_000
 WORDS = [
@@ -59,7 +59,7 @@ def main() -> None:
         bare = jinja2.Environment().from_string("Text: {{ text }}\nSentiment:").render
         ways: dict[str, Callable[[], object]] = {
             "file to datasets.Dataset (build_pairs)": lambda: pk.build_pairs(task, template, data=path),
-            "records to columns (pair_columns)": lambda: pair_columns(bound, records),
+            "records to Arrow table (pair_table)": lambda: pair_table(bound, records),
             "bare Jinja2 render of the prompt alone": lambda: [bare(text=text) for text in texts],
         }
         for name, work in ways.items():
