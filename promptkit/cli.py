@@ -251,16 +251,17 @@ def build(task: str, kind: str, out: str | None, as_json: bool, **settings: Any)
     from promptkit.files import write_rows
     from promptkit.verbs import build_rows
 
-    rows = build_rows(task, kind, **settings)
-    if out:
-        count = write_rows(rows, Path(out))
-        click.echo(f"{count:,} rows written to {out}", err=True)
-        if as_json:
-            _print_json({"task": task, "as": kind, "out": out, "rows": count})
-    elif as_json:
-        _print_json({"task": task, "as": kind, "rows": list(rows)})
-    else:
-        _print_rows(rows)
+    with _tracking() as track:
+        rows = build_rows(task, kind, track=track, **settings)
+        if out:
+            written: Any = write_rows(rows, Path(out))
+        elif as_json:
+            written = list(rows)
+        else:
+            return _print_rows(rows)
+    if as_json:
+        return _print_json({"task": task, "as": kind, "out": out, "rows": written})
+    return click.echo(f"{written:,} rows written to {out}", err=True)
 
 
 @cli.command()

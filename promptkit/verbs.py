@@ -16,8 +16,9 @@ from promptkit.build import (
     no_demonstrations,
 )
 from promptkit.compare import METHODS, Track, compare
-from promptkit.data import iterate_records, load_records, number_rows
+from promptkit.data import count_records, iterate_records, load_records, number_rows
 from promptkit.errors import DataError, PromptkitError, RunError, TemplateError
+from promptkit.evaluate import Progress
 from promptkit.order import ORDERS
 from promptkit.prompt import Prompt, build_prompt, prompt_row, render_answer, render_pieces
 from promptkit.select import SELECTIONS, Draw
@@ -245,7 +246,13 @@ def _predict(model: Any, bound: BoundTemplate, records: Iterable[Any], chat: boo
 
 
 def build_rows(
-    task: str, kind: str, *, templates: Sequence[str] = (), shots: Sequence[int] = (0,), **settings: Any
+    task: str,
+    kind: str,
+    *,
+    templates: Sequence[str] = (),
+    shots: Sequence[int] = (0,),
+    track: Track | None = None,
+    **settings: Any,
 ) -> Rows:
     """Yield the rows of a data set of `prompts` or `pairs`, one template and number of shots after the other.
 
@@ -257,13 +264,23 @@ def build_rows(
         unused = [name for name in ("selection", "order", "train_limit") if name in settings]
         if any(shots) or unused:
             raise DataError("training pairs are zero-shot: -k, --selection, --order and --train-limit go with prompts")
-    bounds = _templates(loaded, templates)
-    for bound in bounds:
-        if kind == "pairs":
-            yield from iterate_pairs(loaded, bound.template, **settings)
-        else:
-            for k in shots:
-                yield from map(prompt_row, iterate_prompts(loaded, bound.template, k=k, **settings))
+    split = settings.get("split") or {"pairs": "train"}.get(kind, "test")
+    total = settings.get("limit") or count_records(loaded, split, settings.get("data"))
+    for bound in _templates(loaded, templates):
+        for k in shots:
+            if kind == "pairs":
+                rows = iterate_pairs(loaded, bound.template, **settings)
+            else:
+                rows = map(prompt_row, iterate_prompts(loaded, bound.template, k=k, **settings))
+            yield from _tracked(rows, total, track(bound.template.name) if track and total else None)
+
+
+def _tracked(rows: Iterable[dict[str, Any]], total: int | None, report: Progress | None) -> Rows:
+    """Yield rows, reporting every hundredth of them."""
+    for done, row in enumerate(rows, 1):
+        yield row
+        if report and total and (done % max(1, total // 100) == 0 or done == total):
+            report(min(done, total), total)
 
 
 @dataclass(frozen=True)
