@@ -15,11 +15,12 @@ from promptkit.build import (
     iterate_prompts,
     no_demonstrations,
 )
-from promptkit.compare import METHODS, Track, compare
+from promptkit.compare import Track, compare
 from promptkit.data import count_records, iterate_records, load_records, number_rows
 from promptkit.errors import DataError, PromptkitError, RunError, TemplateError
 from promptkit.evaluate import Progress
 from promptkit.order import ORDERS
+from promptkit.plan import METHODS
 from promptkit.prompt import Prompt, build_prompt, prompt_row, render_answer, render_pieces
 from promptkit.select import SELECTIONS, Draw
 from promptkit.task import Task, find_tasks, load_task

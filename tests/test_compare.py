@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from promptkit.compare import CompareSettings, compare, make_draws
+from promptkit.compare import compare
 from promptkit.errors import DataError, PromptkitError, RunError, SelectionError, TemplateError, WindowError
 from promptkit.models import Model
+from promptkit.plan import CompareSettings, make_draws
 from promptkit.score import score
 from tests.conftest import TEMPLATE, Project
 from tests.training_fakes import model as random_model
