@@ -5,12 +5,15 @@ Rows are rendered one by one and gathered in batches, so that a split larger tha
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from promptkit.data import iterate_records, load_records
+from promptkit.errors import DataError
 from promptkit.files import rows_to_table
 from promptkit.order import order_demonstrations
 from promptkit.pair import pair_table
@@ -152,8 +155,17 @@ def _queries(
     task: Task, split: str, limit: int | None, seed: int, data: str | Path | None, *, labelled: bool
 ) -> Iterable[Record]:
     if limit is None:
-        return iterate_records(task, split, data=data, labelled=labelled)
+        return _some(iterate_records(task, split, data=data, labelled=labelled), task, split)
     return load_records(task, split, data=data, limit=limit, seed=seed, labelled=labelled)
+
+
+def _some(records: Iterable[Record], task: Task, split: str) -> Iterator[Record]:
+    """Yield the records; raise DataError where there are none."""
+    record = None
+    for record in records:
+        yield record
+    if record is None:
+        raise DataError(f"split {split!r} of task {task.name!r} has no records")
 
 
 def _pair_tables(
@@ -167,8 +179,26 @@ def _pair_tables(
     chat: bool = False,
 ) -> Iterator[pyarrow.Table]:
     task, bound = _bind(task, template)
-    for records in _batches(_queries(task, split, limit, seed, data, labelled=True)):
-        yield pair_table(bound, records, chat=chat)
+    records = iter(_queries(task, split, limit, seed, data, labelled=True))
+    while True:
+        with _collector_paused():
+            batch = list(itertools.islice(records, BATCH_ROWS))
+            table = pair_table(bound, batch, chat=chat) if batch else None
+        if table is None:
+            return
+        yield table
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the garbage collector from walking a batch of new records again and again: none is in a cycle."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptkit.build import build_pairs, build_prompts, iterate_pairs, iterate_prompts
-from promptkit.errors import TemplateError
+from promptkit.errors import DataError, TemplateError
 from promptkit.pair import build_pair
 from promptkit.prompt import build_prompt, prompt_from_row, prompt_row, render_pieces, render_text
 from promptkit.record import Record
@@ -125,6 +125,14 @@ def test_build_pairs_equals_pair_by_pair(project: Project) -> None:
     assert list(rows) == list(build_pairs("films", "films/plain", data="data", chat=True, streaming=True))
     assert [row["completion"] for row in rows][:2] == [" positive", " negative"]
     assert rows[0]["messages"][-1] == {"role": "user", "content": "Text: a warm little film\nSentiment:"}
+
+
+def test_an_empty_split_is_an_error(project: Project) -> None:
+    """Neither prompts nor pairs are built from a file without records."""
+    project.write("data/test.jsonl", "")
+    for build in (build_prompts, build_pairs):
+        with pytest.raises(DataError, match="split 'test' of task 'films' has no records"):
+            build("films", "films/plain", data="data", split="test")
 
 
 def test_prompts_do_not_depend_on_the_limit(project: Project) -> None:
