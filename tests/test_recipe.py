@@ -14,12 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from promptkit.models.recipe.documents import END, TEXT, Weighted, Writer, draw_classes, render
-from promptkit.models.recipe.network import Size, build_network, warm_vectors
+from promptkit.models.recipe.documents import (
+    ARBITRARY,
+    END,
+    FIRST,
+    TEXT,
+    Weighted,
+    Writer,
+    draw_classes,
+    find_firsts,
+    render,
+)
+from promptkit.models.recipe.network import Size, build_network, start_circuits, warm_vectors
 from promptkit.models.recipe.optimizer import orthogonalise
 from promptkit.models.recipe.packing import HEAVY, encode_document, normalise_weights, pack_row
 from promptkit.models.recipe.sources import (
     GENERATED,
+    NEW_GROUPS,
     REAL,
     Pool,
     family_pool,
@@ -36,7 +47,7 @@ from promptkit.template import load_template
 
 SMALL = Size(width=64, layers=1, hidden=64, window=128)
 STAGES = (Stage(0, 0.35, 0.2, 0), Stage(2, 0.5, 0.2, 2))
-PLAN = Plan(4, stages=STAGES, short=(2, 32), long=(1, 64), warm_up=2, practice=2, compiled=False)
+PLAN = Plan(4, stages=STAGES, dense=(2, 16), short=(2, 32), long=(1, 64), warm_up=2, practice=1, compiled=False)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +59,7 @@ def writer() -> Writer:
 @pytest.fixture(scope="module")
 def material(writer: Writer) -> Material:
     """The writer's documents."""
-    return Material(writer.problem, writer.classification)
+    return Material(writer.practice, writer.problem, writer.classification)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +105,7 @@ def test_chat_documents_are_what_the_chat_template_makes(writer: Writer, tokeniz
     turns = [{"role": m.role, "content": m.content} for m in render_messages(bound, query, shown)]
     answer = bound.rationale(query) + bound.target(query)
     expected = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": answer}], tokenize=False)
-    assert "".join(piece.text for piece in render(bound, [*shown, query], chat=True, arbitrary=False)) == expected
+    assert "".join(piece.text for piece in render(bound, [*shown, query], chat=True)) == expected
 
 
 def test_only_a_heavy_row_is_scaled_down() -> None:
@@ -124,7 +135,8 @@ def test_rows_are_full_and_their_first_token_weighs_nothing(
 
 
 def test_a_step_of_the_plan_has_its_batch(material: Material, tokenizer: PreTrainedTokenizerFast) -> None:
-    """The batch of a step depends on the seed and the step alone; long rows come in their turn."""
+    """The batch of a step depends on the seed and the step alone; practice comes first, long rows in their turn."""
+    assert material.batch(tokenizer, PLAN, 0).ids.shape == (2, 16)
     first, again = (material.batch(tokenizer, PLAN, 1) for _ in range(2))
     assert (first.ids == again.ids).all()
     assert first.ids.shape == (2, 32)
@@ -158,7 +170,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 def test_training_lowers_the_loss(material: Material, tokenizer: PreTrainedTokenizerFast) -> None:
     """The same batch costs less after a few steps on it."""
     trainer = _trainer(tokenizer)
-    batch = material.batch(tokenizer, PLAN, 0)
+    batch = material.batch(tokenizer, PLAN, 1)
     losses = [trainer.train_step(batch)["loss"] for _ in range(6)]
     assert losses[-1] < losses[0] - 0.3
 
@@ -204,6 +216,7 @@ def test_sentences_of_other_sets_tests_are_not_trained_on(tmp_path: Path) -> Non
 def test_what_is_kept_out_is_not_in_the_mix() -> None:
     """Neither the held-out sets nor the reviews nor one generated family are among the sources."""
     assert not {"mpqa", "agnews", "trec-fine", "reviews", "intent"} & {*REAL, *GENERATED}
+    assert not set(NEW_GROUPS) & set(family_pool("word-groups", 1.0, 40, seed=0).task.labels or ())
 
 
 def test_letters_ignore_case_and_marks() -> None:
@@ -218,7 +231,7 @@ def test_polishing_detokenizes() -> None:
 
 def test_arbitrary_words_replace_every_label(writer: Writer) -> None:
     """The words of a set stand for the labels, each once, and few classes are shown at once."""
-    task, records = draw_classes(random.Random(0), writer.pools[1], arbitrary=True)
+    task, records = draw_classes(random.Random(0), writer.pools[1], most=4)
     template = choose_words(writer.own[0], task, random.Random(0), arbitrary=True)
     assert task.labels is not None
     assert 2 <= len(task.labels) <= 4
@@ -230,9 +243,31 @@ def test_every_answer_of_a_document_has_weight(writer: Writer) -> None:
     """Each demonstration's target is learned, not the last one's alone."""
     pool = writer.pools[0]
     bound = load_template("sentiment/plain").bind(pool.task)
-    document = render(bound, pool.records[:4], chat=False, arbitrary=False)
+    document = render(bound, pool.records[:4], chat=False)
     answers = [piece for piece in document if piece.weight > TEXT and piece.text != END]
     assert [piece.text for piece in answers] == [bound.target(record) for record in pool.records[:4]]
+
+
+def test_what_nothing_tells_weighs_little(writer: Writer) -> None:
+    """In practice the first answer of each label, or of each word labelled by chance, hardly counts."""
+    for seed in range(6):
+        answers = [piece for piece in writer.practice(random.Random(seed), 64) if piece.weight in (FIRST, ARBITRARY)]
+        assert len({piece.text for piece in answers}) <= 2
+        assert answers[0].weight == FIRST
+        assert 1 < sum(piece.weight == FIRST for piece in answers) <= 8
+    assert find_firsts("abacb") == {0, 1, 3}
+
+
+def test_attention_starts_by_looking_up_what_followed_before(tokenizer: PreTrainedTokenizerFast) -> None:
+    """At a token that stood in the text before, the untrained second layer looks more at what came after it."""
+    torch.manual_seed(0)
+    network = build_network(tokenizer, Size(layers=3, attention="eager"))
+    start_circuits(network, seed=0)
+    ids = torch.randperm(400)[:12].repeat(2)[None] + 50
+    with torch.no_grad():
+        first, second, _ = network(ids, output_attentions=True).attentions
+    assert first[0, 0, 5:].argmax(-1).tolist() == list(range(4, 23))  # one token back
+    assert second[0, 0, range(13, 24), range(2, 13)].mean() > 2 * second[0, 0, 13:, :13].mean()
 
 
 def _warm(tokenizer: PreTrainedTokenizerFast, pools: list[Pool]) -> torch.Tensor:

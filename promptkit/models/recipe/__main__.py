@@ -9,7 +9,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from promptkit.models.recipe.documents import Writer
-from promptkit.models.recipe.network import Size, build_network, warm_vectors
+from promptkit.models.recipe.network import Size, build_network, start_circuits, warm_vectors
 from promptkit.models.recipe.sources import load_pools, load_problems
 from promptkit.models.recipe.tokenizer import label_words, save_tokenizer, train_tokenizer
 from promptkit.models.recipe.training import Material, Plan, Trainer, iterate_corpus, read_plan, save_model
@@ -44,7 +44,7 @@ def main(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pools = load_pools(data, seed=seed)
     writer = Writer(pools, load_problems(60_000, seed=seed + 1))
-    material = Material(writer.problem, writer.classification)
+    material = Material(writer.practice, writer.problem, writer.classification)
     tokenizer = _tokenizer(writer, material, out, seed=seed, resume=resume)
     size = Size(layers=layers)
     network = build_network(tokenizer, size)
@@ -54,6 +54,7 @@ def main(
     else:
         vectors = warm_vectors(tokenizer, pools, size.width, seed=seed)
         network.get_input_embeddings().weight.data.copy_(vectors)
+        start_circuits(network, seed=seed)
         plan = Plan(steps or 10**9, seed=seed)
         trainer = Trainer(network, tokenizer, plan, device)
         if steps is None:

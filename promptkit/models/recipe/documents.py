@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,15 @@ nothing predicts), a number after "=", a rationale, the mark that ends a documen
 
 MANY = 6
 """Of tasks with more labels, a document shows 2 to this many."""
+
+DENSE = ("word", "word", "colon", "colon", "arrow")
+"""The templates of practice, by their shares: little text between a word and its label."""
+
+PRACTICE, BY_CHANCE, MOST_WORDS = 0.08, 0.5, 24
+"""Share of practice in the classification documents; in how much of it words are labelled by chance; its words."""
+
+UNFAMILIAR = 0.1
+"""Share of the other classification documents whose labels are arbitrary words."""
 
 LONG_INSTRUCTIONS = 0.4
 """The share that a template with a long instruction gets, against 1 for others."""
@@ -49,27 +58,48 @@ class Writer:
     def __init__(self, pools: Sequence[Pool], problems: Pool) -> None:
         self.pools = pools
         self.problems = problems
-        self.own = [load_template(path) for path in sorted(Path(__file__).parent.glob("templates/*.jinja"))]
+        folder = Path(__file__).parent / "templates"
+        own = {path.stem: load_template(path) for path in sorted(folder.glob("*.jinja"))}
+        self.dense = [own[name] for name in DENSE]
+        self.own = [template for name, template in own.items() if name not in DENSE or name == "arrow"]
         families = {pool.task.templates for pool in [*pools, problems]}
         self.shipped = {
             family: [load_template(name) for name in find_templates() if name.startswith(f"{family}/")]
             for family in families
         }
 
-    def classification(self, rng: random.Random, length: int, practice: float = 0.0) -> Document:
-        """A classification prompt of 0 to 12 demonstrations, or fewer where `length` (tokens, roughly) is short.
+    def practice(self, rng: random.Random, length: int) -> Document:
+        """Words and arbitrary labels side by side, as many as fit `length` tokens: the context tells the answers.
 
-        `practice` is the extra share of the label-dense word groups.
+        Two word groups, or a few words that come again and again, labelled by chance.
         """
-        pool = self._draw_pool(rng, practice)
-        arbitrary = rng.random() < 0.1
-        task, records = draw_classes(rng, pool, arbitrary=arbitrary)
+        count = min(MOST_WORDS, length // 3)
+        groups = next(pool for pool in self.pools if pool.task.name == "word-groups")
+        task, records = draw_classes(rng, groups, most=2)
+        if by_chance := rng.random() < BY_CHANCE:
+            few = rng.sample(groups.records, rng.randint(3, 8))
+            known = [replace(_first_word(record), label=rng.randrange(2)) for record in few]
+            words = rng.choices(known, k=count)
+        else:
+            words = [_first_word(record) for record in rng.sample(records, min(len(records), count))]
+        template = choose_words(rng.choice(self.dense), task, rng, arbitrary=True)
+        firsts = find_firsts(word.fields["text"] if by_chance else word.label for word in words)
+        return render(template.bind(task), words, chat=False, firsts=firsts)
+
+    def classification(self, rng: random.Random, length: int) -> Document:
+        """A classification prompt of 0 to 12 demonstrations, or fewer where `length` (tokens, roughly) is short."""
+        if rng.random() < PRACTICE:
+            return self.practice(rng, length)
+        pool = rng.choices(self.pools, weights=[pool.share for pool in self.pools])[0]
+        arbitrary = rng.random() < UNFAMILIAR
+        task, records = draw_classes(rng, pool, most=MOST_ARBITRARY if arbitrary else MANY)
         template = choose_words(self._draw_template(rng, pool), task, rng, arbitrary=arbitrary)
         if rng.random() < 0.15:
             template = _without_instruction(template)
         shown = _number_of_demonstrations(rng, length, arbitrary=arbitrary)
         varied = [vary(record, rng) for record in rng.sample(records, shown + 1)]
-        return render(template.bind(task), varied, chat=rng.random() < 0.12, arbitrary=arbitrary)
+        firsts = find_firsts(record.label for record in varied) if arbitrary else None
+        return render(template.bind(task), varied, chat=rng.random() < 0.12, firsts=firsts)
 
     def problem(self, rng: random.Random, length: int, drills: float = 0.15) -> Document:
         """A word problem or several: bare steps (in this share of the documents), the answer at once, or reasoned."""
@@ -83,11 +113,7 @@ class Writer:
         shown = rng.choice((0, 0, 0, 1, 1, 2)) if length < 400 else rng.choice((0, 2, 3, 4, 4, 5, 6, 8))
         records = rng.sample(self.problems.records, shown + 1)
         template = rng.choice(reasoned)
-        return render(template.bind(self.problems.task), records, chat=rng.random() < 0.1, arbitrary=False)
-
-    def _draw_pool(self, rng: random.Random, practice: float) -> Pool:
-        shares = [pool.share + (practice if pool.task.name == "word-groups" else 0) for pool in self.pools]
-        return rng.choices(self.pools, weights=shares)[0]
+        return render(template.bind(self.problems.task), records, chat=rng.random() < 0.1)
 
     def _draw_template(self, rng: random.Random, pool: Pool) -> Template:
         shipped = self.shipped[pool.task.templates]
@@ -99,10 +125,9 @@ class Writer:
         return rng.choices(plain, weights=[LONG_INSTRUCTIONS if "wordy" in t.name else 1 for t in plain])[0]
 
 
-def draw_classes(rng: random.Random, pool: Pool, *, arbitrary: bool) -> tuple[Task, Sequence[Record]]:
-    """The pool's task and records, or, for arbitrary words and for many classes, those of some of its classes."""
+def draw_classes(rng: random.Random, pool: Pool, *, most: int) -> tuple[Task, Sequence[Record]]:
+    """The pool's task and records; where it has more classes than `most`, those of 2 to `most` of them."""
     labels = pool.task.labels or ()
-    most = MOST_ARBITRARY if arbitrary else MANY
     if len(labels) <= most:
         return pool.task, pool.records
     kept = rng.sample(range(len(labels)), rng.randint(2, most))
@@ -115,23 +140,44 @@ def _without_instruction(template: Template) -> Template:
     return replace(template, parts={name: part for name, part in template.parts.items() if name != "instruction"})
 
 
-def render(bound: BoundTemplate, records: Sequence[Record], *, chat: bool, arbitrary: bool) -> Document:
-    """All records solved, one after the other, as promptkit shows demonstrations; the last one ends the document."""
+def find_firsts(keys: Iterable[object]) -> frozenset[int]:
+    """The places at which a key comes for the first time."""
+    places: dict[object, int] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, place)
+    return frozenset(places.values())
+
+
+def render(
+    bound: BoundTemplate, records: Sequence[Record], *, chat: bool, firsts: frozenset[int] | None = None
+) -> Document:
+    """All records solved, one after the other, as promptkit shows demonstrations; the last one ends the document.
+
+    `firsts` are the places of answers in arbitrary words that nothing before them tells; None for natural words.
+    """
     *shown, query = records
     pieces = _chat_pieces(bound, shown, query) if chat else _plain_pieces(bound, shown, query)
-    seen: set[str] = set()
+    answered = 0
     document: Document = []
     for kind, text in pieces:
         if kind == "rationale":
             document += _weigh_rationale(text)
         elif kind == "target":
-            first = arbitrary and text not in seen
-            seen.add(text)
-            weight = FIRST if first else ARBITRARY if arbitrary else ALONE if not shown else ANSWER
-            document.append(Weighted(text, weight))
+            document.append(Weighted(text, _weigh_answer(answered, firsts, alone=not shown)))
+            answered += 1
         else:
             document.append(Weighted(text, STOP if kind == "end" else TEXT))
     return document
+
+
+def _weigh_answer(place: int, firsts: frozenset[int] | None, *, alone: bool) -> float:
+    if firsts is None:
+        return ALONE if alone else ANSWER
+    return FIRST if place in firsts else ARBITRARY
+
+
+def _first_word(record: Record) -> Record:
+    return replace(record, fields={"text": str(record.fields["text"]).split(",")[0]})
 
 
 def _plain_pieces(bound: BoundTemplate, shown: Sequence[Record], query: Record) -> Iterator[Piece]:

@@ -12,6 +12,9 @@ from promptkit.models.recipe.sources import Pool
 SPREAD = 0.08
 """Standard deviation of the token vectors at the start."""
 
+SHARP, MATCH, COPY = 6.0, 3.0, 0.9
+"""How strongly the attention that the network starts with looks back, matches, and writes what it finds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -44,6 +47,58 @@ def build_network(tokenizer: PreTrainedTokenizerFast, size: Size) -> LlamaForCau
     network = LlamaForCausalLM(config)
     nn.init.normal_(network.get_input_embeddings().weight, std=SPREAD)
     return network
+
+
+def start_circuits(network: LlamaForCausalLM, *, seed: int) -> None:
+    """Start the first three layers' attention as one that looks up what stood beside the same words before.
+
+    Learning from demonstrations whose label words mean nothing takes two steps of attention (the induction heads of
+    Olsson et al. 2022), which small networks find late or, in training as short as this, never. Here they are there
+    from the first step, faintly, and training makes of them what it needs. Heads of the first layer look about one
+    and two tokens back, by the fast rotations of the position encoding and a direction that all token vectors are
+    given in common, and write what they see into a subspace of its own. Heads of the next two match a token, or what
+    that subspace says of it, with what stood before each earlier one, and copy what they find.
+
+    Changes `network` in place: token vectors, and the attention of layers 0 to 2 (of as many as there are).
+    """
+    weight = network.get_input_embeddings().weight.data
+    width, heads = weight.shape[1], network.config.hidden_size // 64
+    generator = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(width, width, generator=generator))[0].T
+    common, content, before = basis[0], basis[1:65], basis[65:129]
+    weight -= torch.outer(weight @ common, common)
+    weight += common * weight.std() * width**0.5
+    near, wider = _rotating(0, 4), _rotating(4, 6)
+    layers = [layer.self_attn for layer in network.model.layers[:3]]
+    for number, attention in enumerate(layers):
+        if number == 0:
+            keys = torch.outer(near + wider, common)
+            queries = [
+                SHARP * torch.outer(_rotate(near, -1.0), common),
+                SHARP * torch.outer(_rotate(wider, -1.5), common),
+            ]
+        else:
+            keys, queries = MATCH * before, [MATCH * content, MATCH * before]
+        attention.k_proj.weight.data += keys
+        attention.v_proj.weight.data += COPY * content
+        for head in range(min(2, heads)):
+            rows = slice(64 * head, 64 * head + 64)
+            attention.q_proj.weight.data[rows] += queries[head]
+            attention.o_proj.weight.data[:, rows] += COPY * (before if number == 0 else content).T
+
+
+def _rotating(first: int, count: int) -> torch.Tensor:
+    """A unit vector (64,) over the `count` rotations of a head from the `first` on, the fastest being number 0."""
+    vector = torch.zeros(64)
+    vector[first : first + count] = count**-0.5
+    return vector
+
+
+def _rotate(vector: torch.Tensor, steps: float) -> torch.Tensor:
+    """The vector (64,) as the position encoding turns it `steps` positions on."""
+    angles = steps * 10_000.0 ** (-torch.arange(32) / 32)
+    left, right = vector[:32], vector[32:]
+    return torch.cat([left * angles.cos() - right * angles.sin(), right * angles.cos() + left * angles.sin()])
 
 
 def warm_vectors(

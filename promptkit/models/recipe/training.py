@@ -35,7 +35,7 @@ class Stage:
     long_every: int
 
 
-STAGES = (Stage(0, 0.35, 0.15, 0), Stage(250, 0.5, 0.15, 3), Stage(650, 0.5, 0.45, 3), Stage(1_200, 0.5, 0.2, 3))
+STAGES = (Stage(0, 0.3, 0.15, 0), Stage(450, 0.45, 0.15, 3), Stage(750, 0.45, 0.45, 3), Stage(1_150, 0.3, 0.2, 3))
 """Classification first, since it is learned first; then arithmetic, and the full length."""
 
 
@@ -43,19 +43,20 @@ STAGES = (Stage(0, 0.35, 0.15, 0), Stage(250, 0.5, 0.15, 3), Stage(650, 0.5, 0.4
 class Plan:
     """How long to train and on what shapes.
 
-    `steps` of one batch each; `short` and `long` are (rows, tokens per row). The learning rates rise for `warm_up`
-    steps, are constant up to the share `constant` of all steps and fall linearly to 3 %. Word groups get an extra
-    share for the first `practice` steps.
+    `steps` of one batch each; `dense`, `short` and `long` are (rows, tokens per row). The first `practice` steps show
+    dense rows of words and arbitrary labels and nothing else. The learning rates rise for `warm_up` steps, are
+    constant up to the share `constant` of all steps and fall linearly to 3 %.
     """
 
     steps: int
     seed: int = 0
     stages: tuple[Stage, ...] = STAGES
+    dense: tuple[int, int] = (32, 64)
     short: tuple[int, int] = (16, 256)
     long: tuple[int, int] = (5, 768)
     warm_up: int = 40
     constant: float = 0.5
-    practice: int = 144
+    practice: int = 250
     checkpoint_every: int = 25
     compiled: bool = True
 
@@ -65,12 +66,14 @@ class Plan:
 
     def shape(self, step: int) -> tuple[int, int]:
         """(rows, tokens per row) of this step."""
+        if step < self.practice:
+            return self.dense
         every = self.stage(step).long_every
         return self.long if every and step % every == 0 else self.short
 
     def problem_rows(self, step: int) -> int:
         """How many of the step's rows hold word problems; they come first."""
-        return round(self.shape(step)[0] * self.stage(step).reasoning)
+        return 0 if step < self.practice else round(self.shape(step)[0] * self.stage(step).reasoning)
 
     def rate(self, step: int) -> float:
         """The factor on the learning rates: linear warm-up, constant, linear down to 3 %."""
@@ -79,30 +82,29 @@ class Plan:
         done = step / self.steps
         return 1.0 if done < self.constant else max(0.03, 1 - 0.97 * (done - self.constant) / (1 - self.constant))
 
-    def practice_share(self, step: int) -> float:
-        """The extra share of word groups: 1 at the start, falling to none at step `practice`."""
-        return max(0.0, 1 - step / self.practice)
-
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Where documents come from: called with a random source, the row length in tokens and a share of practice."""
+    """Where documents come from: called with a random source, the row length in tokens, problems with their drills."""
 
+    practice: Callable[[random.Random, int], Document]
     problem: Callable[[random.Random, int, float], Document]
-    classification: Callable[[random.Random, int, float], Document]
+    classification: Callable[[random.Random, int], Document]
 
     def batch(self, tokenizer: PreTrainedTokenizerFast, plan: Plan, step: int) -> Batch:
         """The batch of this step, a function of seed and step alone; rows with word problems come first."""
         rng = random.Random(f"{plan.seed}:{step}")
         rows, length = plan.shape(step)
         problems = plan.problem_rows(step)
-        drills, practice = plan.stage(step).drills, plan.practice_share(step)
+        drills = plan.stage(step).drills
 
         def pack(draw: Callable[[random.Random], Document], rows: int) -> Batch:
             return pack_batch(tokenizer.backend_tokenizer, draw, rng, rows=rows, length=length)
 
+        if step < plan.practice:
+            return pack(lambda rng: self.practice(rng, length), rows)
         first = pack(lambda rng: self.problem(rng, length, drills), problems)
-        second = pack(lambda rng: self.classification(rng, length, practice), rows - problems)
+        second = pack(lambda rng: self.classification(rng, length), rows - problems)
         return Batch(np.concatenate([first.ids, second.ids]), np.concatenate([first.weights, second.weights]))
 
 
@@ -163,11 +165,9 @@ class Trainer:
         loss = (nats * counted).sum() / counted.sum()
         is_answer = counted >= 0.3 * weights.amax(1)[rows]
         is_problem = rows < self.plan.problem_rows(self.step)
-        means = {
-            "problems": nats[is_answer & is_problem].mean(),
-            "classification": nats[is_answer & ~is_problem].mean(),
-        }
-        return loss, {"loss": loss.item()} | {name: value.item() for name, value in means.items()}
+        kinds = {"problems": nats[is_answer & is_problem], "classification": nats[is_answer & ~is_problem]}
+        means = {name: values.mean().item() for name, values in kinds.items() if len(values)}
+        return loss, {"loss": loss.item()} | means
 
     def save_checkpoint(self, folder: Path) -> None:
         """Write everything that the next step depends on, whole or not at all."""
@@ -214,5 +214,5 @@ def iterate_corpus(material: Material, documents: int, *, seed: int) -> Iterator
     """Texts for the tokenizer: documents as training draws them."""
     for number in range(documents):
         rng = random.Random(f"corpus:{seed}:{number}")
-        document = material.problem(rng, 256, 0.15) if number % 4 == 0 else material.classification(rng, 256, 0.0)
+        document = material.problem(rng, 256, 0.15) if number % 4 == 0 else material.classification(rng, 256)
         yield "".join(piece.text for piece in document)
