@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from promptkit.lint import lint as lint
     from promptkit.models import load_model as load_model
     from promptkit.score import score as score
+    from promptkit.study import study as study
     from promptkit.task import load_task as load_task
     from promptkit.template import load_template as load_template
     from promptkit.train import train as train
@@ -37,6 +38,7 @@ _HOME = {
     "load_task": "promptkit.task",
     "load_template": "promptkit.template",
     "score": "promptkit.score",
+    "study": "promptkit.study",
     "train": "promptkit.train",
 }
 __all__ = sorted(_HOME)

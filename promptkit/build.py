@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from promptkit.data import iterate_records, load_records
 from promptkit.errors import DataError
 from promptkit.files import rows_to_table
-from promptkit.order import order_demonstrations
+from promptkit.order import BY_NEARNESS, order_demonstrations
 from promptkit.pair import pair_table
 from promptkit.prompt import Prompt, build_prompt, prompt_row
 from promptkit.record import Record
-from promptkit.select import Draw, Selector
+from promptkit.select import Draw, Embed, Probabilities, Selector
 from promptkit.task import Task, load_task
 from promptkit.template import BoundTemplate, Template, load_template
 
@@ -36,9 +36,16 @@ BATCH_ROWS = 10_000
 class Demonstrations:
     """A draw over a pool: gives every query its demonstrations, chosen and in sequence."""
 
-    def __init__(self, pool: Iterable[Record], draw: Draw) -> None:
+    def __init__(
+        self,
+        pool: Iterable[Record],
+        draw: Draw,
+        *,
+        embed: Embed | None = None,
+        probabilities: Probabilities | None = None,
+    ) -> None:
         self.draw = draw
-        self.selector = Selector(tuple(pool), draw.selection, draw.seed)
+        self.selector = Selector(tuple(pool), draw.selection, draw.seed, embed=embed, probabilities=probabilities)
 
     def __call__(self, query: Record, k: int, keep: int | None = None) -> tuple[Record, ...]:
         """Return the k demonstrations of `query`; raises SelectionError where the pool has too few.
@@ -46,7 +53,8 @@ class Demonstrations:
         With `keep`, those selected after the first `keep` are dropped from the sequence that k make.
         """
         chosen = self.selector.select(query, k)
-        ordered = order_demonstrations(chosen, self.draw.order, seed=self.draw.order_seed)
+        near = self.selector.nearness(query, chosen) if self.draw.order in BY_NEARNESS and k > 1 else None
+        ordered = order_demonstrations(chosen, self.draw.order, seed=self.draw.order_seed, near=near)
         kept = {record.id for record in chosen[:keep]}
         return tuple(record for record in ordered if record.id in kept)
 
@@ -89,6 +97,8 @@ def iterate_prompts(
     train_limit: int | None = None,
     data: str | Path | None = None,
     chat: bool = False,
+    embed: Embed | None = None,
+    probabilities: Probabilities | None = None,
 ) -> Iterator[Prompt]:
     """Yield the prompts of a split; the arguments are those of `build_prompts`."""
     task, bound = _bind(task, template)
@@ -96,7 +106,7 @@ def iterate_prompts(
     if k:
         pool = load_records(task, pool_split, data=data, limit=train_limit, seed=seed)
         draw = Draw(selection or default_selection(task), order, seed, seed if order_seed is None else order_seed)
-        show = Demonstrations(pool, draw)
+        show = Demonstrations(pool, draw, embed=embed, probabilities=probabilities)
     yield from render_prompts(bound, _queries(task, split, limit, seed, data, labelled=False), show, k, chat=chat)
 
 
@@ -112,11 +122,13 @@ def build_prompts(
     """Return one prompt per record of a split, with its choices and where it came from.
 
     Keyword arguments: `k` demonstrations per prompt (0), their `selection` ("balanced" where the task
-    has fixed labels, else "random"), `order` ("given", "shuffled", "reversed", "by-label" or the number
-    of a permutation), `seed` and `order_seed` (as `seed` unless given), `split` ("test") of the
-    queries, `pool_split` ("train") of the demonstrations, `limit` queries and `train_limit` pool
-    records after a shuffle by `seed`, `data` (local files in place of the task's source), `chat` (adds
-    `messages`). With `streaming` the rows are rendered as they are read and nothing is kept.
+    has fixed labels, else "random"; see docs/demonstrations.md), `order` ("given", another name of
+    `promptkit.order.ORDERS` or the number of a permutation), `seed` and `order_seed` (as `seed` unless
+    given), `split` ("test") of the queries, `pool_split` ("train") of the demonstrations, `limit`
+    queries and `train_limit` pool records after a shuffle by `seed`, `data` (local files in place of
+    the task's source), `chat` (adds `messages`), `embed` and `probabilities` (what a selection may ask
+    a model, see `promptkit.select.Selector`). With `streaming` the rows are rendered as they are read
+    and nothing is kept.
 
     Columns: id, prompt, choices, label (index, or text where the answer is free), demonstration_ids,
     template, template_hash, task; messages with `chat`; generation {stop, max_tokens, answer} where the

@@ -13,91 +13,32 @@ import click
 
 import promptkit
 from promptkit.errors import PromptkitError
-
-Function = Callable[..., Any]
-
-
-class Numbers(click.ParamType[tuple[int, ...]]):
-    """A list of whole numbers: `4` or `0,4,16`."""
-
-    name = "N[,N…]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Return the numbers; a usage error for anything else."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(dict.fromkeys(int(part) for part in str(value).split(",")))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of whole numbers such as 4 or 0,4,16", param, ctx)
-
-
-class Words(click.ParamType[tuple[str, ...]]):
-    """A list of words, separated by commas."""
-
-    name = "NAME[,NAME…]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Return the words."""
-        return value if isinstance(value, tuple) else tuple(part.strip() for part in str(value).split(","))
-
-
-def _options(*options: Function) -> Callable[[Function], Function]:
-    def decorate(function: Function) -> Function:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-def _positive(name: str, help_: str, default: int | None = None) -> Function:
-    return click.option(name, type=click.IntRange(min=1), default=default, show_default=default is not None, help=help_)
-
-
-def _shots(default: int) -> Function:
-    return click.option(
-        "-k",
-        "--shots",
-        type=Numbers(),
-        default=(default,),
-        show_default=str(default),
-        help="Demonstrations per prompt; several numbers are each shown.",
-    )
-
-
-_task = click.argument("task", default="reviews")
-_model = click.option(
-    "--model", default="tiny", show_default=True, help="A name, a hub id, a folder or an adapter folder."
+from promptkit.options import (
+    BATCH,
+    CALIBRATE,
+    CHAT,
+    DATA,
+    DEVICE,
+    DTYPE,
+    JSON,
+    MEMORY,
+    MODEL,
+    ORDER,
+    OUT_RUN,
+    OVERLONG,
+    SAMPLING,
+    SEED,
+    SELECTION,
+    SPLIT,
+    TASK,
+    TEMPLATE,
+    TRAIN_LIMIT,
+    Numbers,
+    Words,
+    combine,
+    positive,
+    shots,
 )
-_device = click.option("--device", help="Where torch computes: cpu, cuda, cuda:1. Default: cuda where there is one.")
-_dtype = click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16.")
-_template = click.option("--template", "templates", multiple=True, help="A template's name or glob; may be repeated.")
-_data = click.option(
-    "--data",
-    type=click.Path(),
-    help="Local JSONL, CSV or Parquet in place of the task's source: a file, or a folder with one file per split.",
-)
-_seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw and shuffle.")
-_split = click.option("--split", default="test", show_default=True, help="The split to take queries from.")
-_chat = click.option(
-    "--chat/--plain",
-    default=False,
-    help="Render through the tokenizer's chat template, or as plain text (the default).",
-)
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout and nothing else.")
-_selection = click.option("--selection", help="How demonstrations are chosen; see `promptkit list selections`.")
-_order = click.option("--order", help="Their sequence: see `promptkit list orders`, or the number of a permutation.")
-_batch = click.option("--batch-tokens", type=click.IntRange(min=1), help="Tokens in one forward pass at most.")
-_overlong = click.option(
-    "--overlong",
-    type=click.Choice(["error", "drop"]),
-    default="error",
-    show_default=True,
-    help="Prompts beyond the window: refuse them, or drop whole demonstrations and count.",
-)
-_out_run = click.option("--out", type=click.Path(), help="The run folder. Default: runs/TASK-HASH.")
-_train_limit = _positive("--train-limit", "Training records (and pool for demonstrations) after a seeded shuffle.", 512)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -107,23 +48,26 @@ def cli() -> None:
 
 
 @cli.command()
-@_options(_task, _model, _template, _data)
+@combine(TASK, MODEL, TEMPLATE, DATA)
 @click.option(
     "--methods",
     type=Words(),
     default=(),
     help="Some of those `promptkit list methods` shows. Default: all that fit.",
 )
-@_shots(4)
-@_options(_selection, _order)
-@_positive("--draws", "Draws of choice and order per number of shots.", 10)
-@_positive("--seeds", "LoRA runs.", 3)
-@_positive("--limit", "Test records after a seeded shuffle.", 200)
-@_options(_train_limit, _seed, _split, _chat, _dtype, _device)
-@_positive("--rank", "Rank of the LoRA adapters.", 8)
-@_positive("--epochs", "Passes over the training records.", 5)
+@shots(4)
+@combine(SELECTION, ORDER)
+@positive("--draws", "Draws of choice and order per number of shots.", 10)
+@positive("--seeds", "LoRA runs.", 3)
+@positive("--limit", "Test records after a seeded shuffle.", 200)
+@click.option(
+    "--train-sizes", type=Numbers(), default=(), help="LoRA on so many records each, instead of k and the pool."
+)
+@combine(TRAIN_LIMIT, SEED, SPLIT, CHAT, DTYPE, DEVICE)
+@positive("--rank", "Rank of the LoRA adapters.", 8)
+@positive("--epochs", "Passes over the training records.", 5)
 @click.option("--learning-rate", type=float, help="Default: by the width of the model.")
-@_options(_overlong, _batch, _out_run, _json)
+@combine(OVERLONG, BATCH, MEMORY, CALIBRATE, *SAMPLING, OUT_RUN, JSON)
 def compare(
     task: str,
     model: str,
@@ -145,21 +89,89 @@ def compare(
 
 
 @cli.command()
+@combine(TASK, MODEL, DATA)
+@click.option("--preset", help="Settings of a paper, or a TOML file; see `promptkit list presets`.")
+@click.option("--methods", type=Words(), help="Default: few-shot.")
+@click.option("--template", "templates", multiple=True, help="A template's name or glob; may be repeated.")
+@click.option("--labels", multiple=True, help="`own`, or words for the labels, as in `zip,nop`; may be repeated.")
+@click.option("--format", "formats", multiple=True, help="A number of random formats, or one as `case=upper`.")
+@click.option("--demo-labels", type=Words(), help="gold, random, flipped-50, words: what demonstrations show.")
+@click.option("--rationale", "rationales", type=Words(), help="valid, invalid-numbers, shuffled, irrelevant.")
+@click.option("--selection", "selections", type=Words(), help="Ways to choose demonstrations, as in random,balanced.")
+@click.option("-k", "--shots", type=Numbers(), help="Numbers of demonstrations. Default: 4.")
+@positive("--draws", "Choices of demonstrations. Default: 5.")
+@click.option("--orders", type=Words(), help="Sequences of each choice: how many, `all`, or names. Default: 4.")
+@click.option("--train-sizes", type=Numbers(), help="LoRA on so many records each. Default: all.")
+@positive("--seeds", "LoRA runs. Default: 3.")
+@click.option("--models", type=Words(), help="Several models, in place of --model.")
+@positive("--limit", "Test records after a seeded shuffle. Default: 200.")
+@positive("--train-limit", "Training records (and pool for demonstrations) after a seeded shuffle. Default: 512.")
+@click.option("--seed", type=int, help="Seed of every draw and shuffle. Default: 0.")
+@click.option("--calibrate", type=Words(), help="Further scores and calibrations of the same cells, or `all`.")
+@click.option("--overlong", type=click.Choice(["error", "drop"]), help="Prompts beyond the window. Default: error.")
+@positive("--workers", "Processes that fill the run folder together.", 1)
+@click.option("--dry-run", is_flag=True, help="Say how many cells, tokens and minutes it will take, and stop.")
+@combine(DEVICE, OUT_RUN, JSON)
+def study(
+    task: str,
+    model: str,
+    data: str | None,
+    preset: str | None,
+    as_json: bool,
+    dry_run: bool,
+    workers: int,
+    **settings: Any,
+) -> None:
+    """Vary demonstrations, their number and order, templates, labels and more: what moves the answer, and how far.
+
+    Every combination of what is given is a cell. The same command goes on where it was stopped, and further values
+    of an axis compute only what is new.
+    """
+    given = {name: value for name, value in settings.items() if value not in (None, ())}
+    given |= {"model": model, "data": data, "preset": preset}
+    if dry_run:
+        from promptkit.study import forecast
+
+        return _print_json(forecast(task, **given))
+    with _tracking() as track:
+        result = promptkit.study(task, workers=workers, track=track, **given)
+    if as_json:
+        return _print_json(result)
+    from promptkit.report.study import print_study
+
+    return print_study(result, _console())
+
+
+@cli.command()
 @click.argument("source", metavar="TASK or FILE.jsonl")
-@_options(_model, _template, _data)
-@_shots(0)
-@_options(_selection, _order)
-@_positive("--draws", "Draws of demonstrations.", 1)
-@_positive("--limit", "Test records after a seeded shuffle. Default: all.")
-@_positive("--train-limit", "Pool for demonstrations after a seeded shuffle. Default: all.")
-@_options(_seed, _split, _chat, _dtype, _device, _overlong, _batch, _out_run, _json)
+@combine(MODEL, TEMPLATE, DATA)
+@shots(0)
+@combine(SELECTION, ORDER)
+@positive("--draws", "Draws of demonstrations.", 1)
+@positive("--limit", "Test records after a seeded shuffle. Default: all.")
+@positive("--train-limit", "Pool for demonstrations after a seeded shuffle. Default: all.")
+@combine(
+    SEED,
+    SPLIT,
+    CHAT,
+    DTYPE,
+    DEVICE,
+    OVERLONG,
+    BATCH,
+    MEMORY,
+    CALIBRATE,
+    *SAMPLING,
+    OUT_RUN,
+    JSON,
+)
 @click.option("--scores", is_flag=True, help="Also every item's scores: with --json as `rows`.")
 def score(source: str, scores: bool, as_json: bool, **settings: Any) -> None:
     """Score conditions of a TASK, or ready-made rows of a FILE.jsonl, without training.
 
     A row of a file is {"prompt": text, "choices": [text, …], "label": index (optional), "id" (optional)}.
     """
-    from promptkit.verbs import score_file, score_task
+    from promptkit.row_file import score_file
+    from promptkit.verbs import score_task
 
     with _tracking() as track:
         if _is_rows(source):
@@ -177,14 +189,14 @@ def score(source: str, scores: bool, as_json: bool, **settings: Any) -> None:
 
 @cli.command()
 @click.argument("source", metavar="TASK or FILE.jsonl")
-@_options(_model, _template, _data, _seed, _chat, _dtype, _device)
-@_positive("--train-limit", "Training records after a seeded shuffle. Default: all.")
-@_positive("--rank", "Rank of the adapter.", 8)
-@_positive("--epochs", "Passes over the training records.", 5)
-@_positive("--batch-size", "Rows per step.", 16)
+@combine(MODEL, TEMPLATE, DATA, SEED, CHAT, DTYPE, DEVICE)
+@positive("--train-limit", "Training records after a seeded shuffle. Default: all.")
+@positive("--rank", "Rank of the adapter.", 8)
+@positive("--epochs", "Passes over the training records.", 5)
+@positive("--batch-size", "Rows per step.", 16)
 @click.option("--learning-rate", type=float, help="Default: by the width of the model.")
 @click.option("--out", type=click.Path(), help="The adapter's folder. Default: adapters/NAME-seedN.")
-@_json
+@JSON
 def train(source: str, as_json: bool, **settings: Any) -> None:
     """Train one LoRA adapter on a TASK, or on the rows of a FILE.jsonl.
 
@@ -209,7 +221,7 @@ def train(source: str, as_json: bool, **settings: Any) -> None:
 @click.option("--task", help="Where the adapter's task is found now, if not under its name.")
 @click.option("--template", help="Where the adapter's template is found now, if not under its name.")
 @click.option("--out", type=click.Path(), help="A new .jsonl or .parquet file. Default: JSONL on stdout.")
-@_options(_dtype, _device, _json)
+@combine(DTYPE, DEVICE, MEMORY, JSON)
 def predict(file: str, adapter: str, out: str | None, as_json: bool, **settings: Any) -> None:
     """Label the records of FILE with a trained adapter: the label and the score of every choice."""
     from promptkit.files import write_rows
@@ -228,7 +240,7 @@ def predict(file: str, adapter: str, out: str | None, as_json: bool, **settings:
 
 
 @cli.command()
-@_task
+@TASK
 @click.option(
     "--as",
     "kind",
@@ -237,15 +249,15 @@ def predict(file: str, adapter: str, out: str | None, as_json: bool, **settings:
     show_default=True,
     help="In-context-learning prompts, or training pairs.",
 )
-@_options(_template, _data)
-@_shots(0)
-@_options(_selection, _order, _seed)
+@combine(TEMPLATE, DATA)
+@shots(0)
+@combine(SELECTION, ORDER, SEED)
 @click.option("--split", help="Default: test for prompts, train for pairs.")
-@_positive("--limit", "Records after a seeded shuffle. Default: all.")
-@_positive("--train-limit", "Pool for demonstrations after a seeded shuffle. Default: all.")
+@positive("--limit", "Records after a seeded shuffle. Default: all.")
+@positive("--train-limit", "Pool for demonstrations after a seeded shuffle. Default: all.")
 @click.option("--chat/--plain", default=False, help="Add chat messages to every row.")
 @click.option("--out", type=click.Path(), help="A new .jsonl or .parquet file. Default: JSONL on stdout.")
-@_json
+@JSON
 def build(task: str, kind: str, out: str | None, as_json: bool, **settings: Any) -> None:
     """Write the data set that TASK and a template make: prompts with choices, or training pairs."""
     from promptkit.files import write_rows
@@ -265,15 +277,16 @@ def build(task: str, kind: str, out: str | None, as_json: bool, **settings: Any)
 
 
 @cli.command()
-@_options(_task, _model, _template, _data)
-@_shots(0)
-@_options(_selection, _order, _seed, _split, _chat)
-@_positive("--limit", "Records to show.", 1)
-@_json
+@combine(TASK, MODEL, TEMPLATE, DATA)
+@shots(0)
+@combine(SELECTION, ORDER, SEED, SPLIT, CHAT)
+@positive("--limit", "Records to show.", 1)
+@JSON
 def show(task: str, as_json: bool, **settings: Any) -> None:
     """Show what the model will see: parts coloured, the loss mask, token counts."""
     from dataclasses import asdict
 
+    from promptkit.report.prompt_view import print_view
     from promptkit.verbs import show_prompts
 
     views = show_prompts(task, **settings)
@@ -281,12 +294,12 @@ def show(task: str, as_json: bool, **settings: Any) -> None:
         _print_json({"task": task, "prompts": [asdict(view) for view in views]})
     else:
         for view in views:
-            _print_view(view)
+            print_view(view, _console())
 
 
 @cli.command()
 @click.argument("paths", nargs=-1, type=click.Path())
-@_json
+@JSON
 def lint(paths: Sequence[str], as_json: bool) -> None:
     """Find defects in templates and tasks, without a model: all that can be found, or those of PATHS."""
     result = promptkit.lint(paths)
@@ -308,13 +321,29 @@ def lint(paths: Sequence[str], as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
+@cli.command()
+@click.argument("run", type=click.Path())
+@DATA
+@click.option("--out", type=click.Path(), help="An empty folder, or one with an earlier report. Default: RUN/report.")
+@JSON
+def report(run: str, data: str | None, out: str | None, as_json: bool) -> None:
+    """Show a finished RUN again: its tables here; a page, figures and numbers in a folder."""
+    from promptkit.report.writing import print_report, write_report
+
+    with _tracking() as track:
+        kind, result = write_report(run, data=data, out=out, track=track)
+    if as_json:
+        return _print_json(result)
+    return print_report(kind, result, _console())
+
+
 @cli.command("list")
 @click.argument(
     "kind",
     required=False,
-    type=click.Choice(["tasks", "templates", "methods", "selections", "orders", "models"]),
+    type=click.Choice(["tasks", "templates", "methods", "selections", "orders", "presets", "models"]),
 )
-@_json
+@JSON
 def list_(kind: str | None, as_json: bool) -> None:
     """List tasks, templates, methods, selections, orders and models that can be named."""
     from promptkit.verbs import list_names
@@ -339,7 +368,10 @@ def _is_rows(source: str) -> bool:
 def _for_rows(settings: dict[str, Any], verb: str) -> dict[str, Any]:
     """Drop the options that only a task has a use for; a usage error where one was given."""
     kept = {
-        "score": {"model", "chat", "dtype", "device", "batch_tokens", "limit"},
+        "score": {
+            *("model", "chat", "dtype", "device", "batch_tokens", "memory", "limit", "calibrate"),
+            *("samples", "temperature", "top_p", *(["seed"] if settings.get("samples", 1) > 1 else [])),
+        },
         "train": set(settings) - {"templates", "data"},
     }[verb]
     context = click.get_current_context()
@@ -348,19 +380,6 @@ def _for_rows(settings: dict[str, Any], verb: str) -> dict[str, Any]:
             option = "--" + name.replace("templates", "template").replace("_", "-")
             raise click.UsageError(f"{option} goes with a task, not with a file of rows")
     return {name: value for name, value in settings.items() if name in kept}
-
-
-def _print_view(view: Any) -> None:
-    from promptkit.report.prompt_view import print_counts, print_parts, print_tokens
-
-    console = _console()
-    console.rule(f"{view.template} · {view.id}", align="left")
-    print_parts(view.parts, console, whitespace=True)
-    print_counts(view.counts, console)
-    console.rule("the training pair's tokens, those with loss in ⟦ ⟧", align="left", style="dim")
-    print_tokens(view.tokens, console, whitespace=True)
-    for choice in view.choices:
-        console.print(f"choice {choice!r}")
 
 
 def _figures(result: dict[str, Any]) -> list[str]:

@@ -35,7 +35,8 @@ class Cost:
     """What one cell took: tokens, FLOPs, seconds of wall clock, bytes of memory at the peak.
 
     `tokens_prompted` is what a tool that shares nothing would run through the model (every prompt
-    with every choice, and what was generated); `tokens_computed` is what was run.
+    with every choice, and what was generated); `tokens_computed` is what was run; `tokens_unique` the
+    least that could be, every distinct beginning of a text once.
     """
 
     tokens_prompted: int = 0
@@ -43,6 +44,7 @@ class Cost:
     flops: float = 0.0
     seconds: float = 0.0
     peak_memory_bytes: int = 0
+    tokens_unique: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         """Return the cost of one after the other: sums, and the higher of the two peaks."""
@@ -52,6 +54,7 @@ class Cost:
             self.flops + other.flops,
             self.seconds + other.seconds,
             max(self.peak_memory_bytes, other.peak_memory_bytes),
+            self.tokens_unique + other.tokens_unique,
         )
 
     def as_dict(self) -> dict[str, int | float]:
@@ -69,6 +72,7 @@ def mean_cost(costs: Iterable[Cost]) -> Cost:
         total.flops / runs,
         total.seconds / runs,
         total.peak_memory_bytes,
+        round(total.tokens_unique / runs),
     )
 
 
@@ -78,7 +82,7 @@ class Shape:
 
     `body` is N, the weights a token is multiplied with, without embeddings and head (of a mixture
     of experts: the active ones); `head` is V·d, also where it is tied to the embedding; `attention`
-    is heads·head_dim of the queries, 0 where nothing attends; `adapter` is the number of LoRA
+    is heads·head_dim of the queries, the mean of the layers, 0 where nothing attends; `adapter` is the number of LoRA
     weights that stand beside the body, 0 once they are merged.
     """
 
@@ -99,10 +103,21 @@ def shape_of(network: nn.Module) -> Shape:
     base = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
     config = base.config.get_text_config(decoder=True)
     head = base.get_output_embeddings()
-    heads = getattr(config, "num_attention_heads", None) or 0
-    head_dim = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+    attention = [_attention(layer) for layer in list_layers(config)]
     body, adapter = _count_weights(base.get_decoder(), _active_share(config))
-    return Shape(body, head.weight.numel(), config.num_hidden_layers, heads * head_dim, adapter)
+    return Shape(body, head.weight.numel(), len(attention), round(sum(attention) / len(attention)), adapter)
+
+
+def list_layers(config: Any) -> list[Any]:
+    """Return a configuration per layer: that of the whole network, unless its layers differ."""
+    if getattr(config, "is_heterogeneous", False):
+        return list(config.per_layer_config)
+    return [config] * config.num_hidden_layers
+
+
+def _attention(config: Any) -> int:
+    heads = getattr(config, "num_attention_heads", None) or 0
+    return heads * (getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0))
 
 
 def _count_weights(decoder: nn.Module, active_share: float) -> tuple[int, int]:

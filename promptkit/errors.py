@@ -8,6 +8,7 @@ PromptkitError
 ├── WindowError      a prompt longer than the model's window
 ├── ModelError       a model or tokenizer that cannot be loaded or used
 ├── TrainError       training rows or settings
+├── StudyError       a grid, its factors, its budget
 └── RunError         run folders and output paths
 
 Every message is one line: where, what was found, what was allowed, the fix. The command line
@@ -50,6 +51,10 @@ class ModelError(PromptkitError):
 
 class TrainError(PromptkitError):
     """Training rows or training settings are wrong."""
+
+
+class StudyError(PromptkitError):
+    """A grid of conditions, its factors or its budget cannot be studied as asked."""
 
 
 class RunError(PromptkitError):

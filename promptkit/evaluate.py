@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from promptkit.build import Demonstrations, no_demonstrations, render_prompts
+from promptkit.build import Demonstrations, render_prompts
+from promptkit.content_free import ContentFree
+from promptkit.corrupt import GOLD, VALID, Rationales, parse_labels, relabel
 from promptkit.errors import WindowError
 from promptkit.metrics import correctness, measure
 from promptkit.prompt import Prompt
+from promptkit.readings import split_readings, store_table
 from promptkit.record import Record
+from promptkit.score.sampling import Sampling
+from promptkit.score.votes import summarize_votes
 from promptkit.select import Draw
 from promptkit.stats import macro_f1_interval, wilson_interval
 from promptkit.task import Task
@@ -30,17 +34,37 @@ OVERLONG = ("error", "drop")
 
 @dataclass(frozen=True)
 class Condition:
-    """One way of asking: a method, a template that fits the task, and a draw of k demonstrations."""
+    """One way of asking: a method, a template that fits the task, and a draw of k demonstrations.
+
+    `readings` are the scores and calibrations to be told from its cell, for which `seed` draws words. `sampling`
+    says how several texts per prompt are drawn; None for one, the most likely. `demo_labels` and `rationale` name
+    what demonstrations show in place of their own labels and rationales (see `promptkit.corrupt`).
+    """
 
     method: str
     bound: BoundTemplate
     k: int = 0
     draw: Draw | None = None
     chat: bool = False
+    readings: tuple[str, ...] = ()
+    seed: int = 0
+    sampling: Sampling | None = None
+    demo_labels: str = GOLD
+    rationale: str = VALID
 
     def spec(self) -> dict[str, Any]:
         """Return what tells this condition from every other, as JSON for a cell's key."""
+        asked: dict[str, Any] = {"readings": list(self.readings)} if self.readings else {}
+        if "domain" in self.readings:
+            asked["domain_seed"] = self.seed
+        if self.sampling:
+            asked["sampling"] = asdict(self.sampling)
+        if self.demo_labels != GOLD:
+            asked["demo_labels"] = self.demo_labels
+        if self.rationale != VALID:
+            asked["rationale"] = self.rationale
         return {
+            **asked,
             "method": self.method,
             "template": self.bound.template.name,
             "template_hash": self.bound.template.hash,
@@ -53,8 +77,19 @@ class Condition:
 
     def prompts(self, queries: Sequence[Record], pool: Sequence[Record], keep: int | None = None) -> list[Prompt]:
         """Return one prompt per query, with k demonstrations out of `pool` or, of those, the first `keep`."""
-        show = partial(Demonstrations(pool, self.draw), keep=keep) if self.draw else no_demonstrations
+        if self.draw is None:
+            return list(render_prompts(self.bound, queries, chat=self.chat))
+        chosen, reasons = Demonstrations(pool, self.draw), Rationales(self.rationale, pool, seed=self.draw.seed)
+
+        def show(query: Record, k: int) -> tuple[Record, ...]:
+            return reasons(self.relabel(chosen(query, k, keep)), query)
+
         return list(render_prompts(self.bound, queries, show, self.k, chat=self.chat))
+
+    def relabel(self, demonstrations: Sequence[Record]) -> tuple[Record, ...]:
+        """Return the demonstrations with the labels that this condition shows."""
+        labels = parse_labels(self.demo_labels)
+        return relabel(demonstrations, labels, self.bound, seed=self.draw.seed if self.draw else 0)
 
 
 def fit_prompts(
@@ -68,24 +103,45 @@ def fit_prompts(
 
     A prompt with its longest choice and what may be generated must fit the model's window. With
     `overlong` "error" a longer one raises WindowError; with "drop" it is built with the largest number
-    of demonstrations that fits, for all its choices alike. Text is never cut.
+    of demonstrations that fits, for all its choices alike. Text is never cut. What readings need of
+    content-free prompts comes with the prompts, and must fit too.
     """
-    from promptkit.score import prompt_lengths
-
-    prompts = condition.prompts(queries, pool)
+    content_free = ContentFree(
+        condition.bound,
+        queries,
+        condition.relabel(pool) if condition.readings else pool,
+        readings=condition.readings,
+        seed=condition.seed,
+        chat=condition.chat,
+    )
+    prompts = content_free.attach(condition.prompts(queries, pool), queries)
     dropped = 0
     for k in range(condition.k, -1, -1):
-        lengths = prompt_lengths(model, prompts, chat=condition.chat)
+        lengths = _lengths(model, prompts, condition.chat)
         long = [index for index, length in enumerate(lengths) if length > model.window]
         if not long:
             break
         if overlong == "error" or k == 0:
             raise WindowError(_too_long(model, condition, prompts, lengths, long, k))
-        shorter = condition.prompts([queries[index] for index in long], pool, keep=k - 1)
+        those = [queries[index] for index in long]
+        shorter = content_free.attach(condition.prompts(those, pool, keep=k - 1), those)
         for index, prompt in zip(long, shorter, strict=True):
             prompts[index] = prompt
         dropped += len(long)
     return prompts, dropped
+
+
+def _lengths(model: Model, prompts: Sequence[Prompt], chat: bool) -> list[int]:
+    """Return per prompt the most tokens that it takes, or one of its content-free prompts."""
+    from promptkit.score import prompt_lengths
+
+    others = list(dict.fromkeys(other for prompt in prompts for other in (*prompt.content_free, *prompt.domain)))
+    lengths = prompt_lengths(model, [*prompts, *others], chat=chat)
+    of = dict(zip(others, lengths[len(prompts) :], strict=True))
+    return [
+        max([own, *(of[other] for other in (*prompt.content_free, *prompt.domain))])
+        for own, prompt in zip(lengths, prompts, strict=False)
+    ]
 
 
 def _too_long(
@@ -102,33 +158,65 @@ def _too_long(
 
 
 def evaluate(
+    model: Model, condition: Condition, queries: Sequence[Record], pool: Sequence[Record], **options: Any
+) -> dict[str, Any]:
+    """Return the finished cell of one condition as JSON; `options` and errors are those of `evaluate_together`."""
+    return evaluate_together(model, [(condition, pool)], queries, **options)[0]
+
+
+def evaluate_together(
     model: Model,
-    condition: Condition,
+    conditions: Sequence[tuple[Condition, Sequence[Record]]],
     queries: Sequence[Record],
-    pool: Sequence[Record],
     *,
     scorer: Scorer,
     overlong: str = "error",
     batch_tokens: int | None = None,
+    memory: int | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Return the finished cell as JSON: a prediction per query and what was computed for them.
+) -> list[dict[str, Any]]:
+    """Return a finished cell as JSON per condition: a prediction per query and what was computed for them.
 
-    Nothing in it depends on the machine or the moment. Raises WindowError and what `scorer` raises.
+    `conditions` come with the pools that they draw from, and agree in how texts are sampled and in whether they are
+    chat. What their prompts share is computed once, and each cell bears an equal part of it.
+    Nothing in a cell depends on the machine or the moment. Raises WindowError and what `scorer` raises.
     """
-    prompts, dropped = fit_prompts(model, condition, queries, pool, overlong)
-    budget = {} if batch_tokens is None else {"batch_tokens": batch_tokens}
-    table = scorer(model, prompts, chat=condition.chat, progress=progress, **budget)
+    first, _ = conditions[0]
+    options: dict[str, Any] = asdict(first.sampling) if first.sampling else {}
+    if batch_tokens is not None:
+        options["batch_tokens"] = batch_tokens
+    if memory is not None:
+        options["memory"] = memory
+    fitted = [fit_prompts(model, condition, queries, pool, overlong) for condition, pool in conditions]
+    prompts = [prompt for prompts, _ in fitted for prompt in prompts]
+    table = scorer(model, prompts, chat=first.chat, progress=progress, **options)
+    return [
+        _cell(model, condition, queries, prompts, part, dropped)
+        for (condition, _), (prompts, dropped), part in zip(conditions, fitted, table.split(len(fitted)), strict=True)
+    ]
+
+
+def _cell(
+    model: Model,
+    condition: Condition,
+    queries: Sequence[Record],
+    prompts: Sequence[Prompt],
+    table: Table,
+    dropped: int,
+) -> dict[str, Any]:
+    readings, left_out = split_readings(condition.readings, prompts)
     return {
+        **({"calibration": store_table(table, readings)} if readings else {}),
         "predictions": [prediction_row(prediction) for prediction in table.predictions],
         "tokens_prompted": table.tokens_prompted,
         "tokens_computed": table.tokens_computed,
+        "tokens_unique": table.tokens_unique,
         "tokens_generated": table.tokens_generated,
         "flops": table.flops,
         "spanning": table.spanning,
         "unfinished": table.unfinished,
         "dropped": dropped,
-        "notes": list(table.notes),
+        "notes": [*table.notes, *left_out],
         "prompt_tokens": _mean_tokens(model, condition, prompts),
         "query_tokens": _mean_length(model, [condition.bound.input(query) for query in queries]),
     }
@@ -136,13 +224,23 @@ def evaluate(
 
 def prediction_row(prediction: Prediction) -> dict[str, Any]:
     """Return a prediction as JSON: log-likelihoods in nats to six places, as `--scores` prints them."""
-    row = {
+    row: dict[str, Any] = {
         "id": prediction.id,
         "label": prediction.label,
         "predicted": prediction.predicted,
-        "logprobs": [round(value, 6) for value in prediction.logprobs],
+        "logprobs": _rounded(prediction.logprobs),
     }
+    if prediction.samples:
+        row["votes"] = [list(pair) for pair in prediction.votes]
+        row["samples"] = [
+            {"generated": sample.generated, "predicted": sample.predicted, "logprobs": _rounded(sample.logprobs)}
+            for sample in prediction.samples
+        ]
     return row if prediction.generated is None else {**row, "generated": prediction.generated}
+
+
+def _rounded(logprobs: Sequence[float]) -> list[float]:
+    return [round(value, 6) for value in logprobs]
 
 
 def _mean_tokens(model: Model, condition: Condition, prompts: Sequence[Prompt]) -> float:
@@ -173,7 +271,8 @@ def summarize_predictions(rows: Sequence[Mapping[str, Any]], label_count: int | 
     predicted, labels = [row["predicted"] for row in rows], [row["label"] for row in rows]
     if None in labels:
         unread = sum(answer is None for answer in predicted)
-        return {"n": len(rows), "accuracy": None, "ci95": None, "macro_f1": None, "unread": unread}
+        known = {"n": len(rows), "accuracy": None, "ci95": None, "macro_f1": None, "unread": unread}
+        return {**known, **summarize_votes(rows)}
     figures = measure(predicted, labels, label_count)
     return {
         "n": figures.n,
@@ -183,6 +282,7 @@ def summarize_predictions(rows: Sequence[Mapping[str, Any]], label_count: int | 
         "macro_f1_ci95": macro_f1_interval([predicted], labels, label_count).as_list() if label_count else None,
         "unread": figures.unread,
         "distribution": [list(pair) for pair in figures.distribution] if label_count else None,
+        **summarize_votes(rows),
     }
 
 

@@ -3,41 +3,67 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 
 from promptkit.data import hash_order
 from promptkit.errors import SelectionError, nearest
 from promptkit.record import Record
+from promptkit.select.pool import record_text
 
 Demonstrations = tuple[Record, ...]
+#: How near each of the chosen is to the query; None where the sequence of choice is all that is known of it.
+Nearness = Sequence[float] | None
 
 
-def order_given(chosen: Demonstrations, seed: int) -> Demonstrations:
+def order_given(chosen: Demonstrations, seed: int, near: Nearness) -> Demonstrations:
     """As selected."""
     return chosen
 
 
-def order_reversed(chosen: Demonstrations, seed: int) -> Demonstrations:
+def order_reversed(chosen: Demonstrations, seed: int, near: Nearness) -> Demonstrations:
     """As selected, the last one first."""
     return chosen[::-1]
 
 
-def order_shuffled(chosen: Demonstrations, seed: int) -> Demonstrations:
+def order_shuffled(chosen: Demonstrations, seed: int, near: Nearness) -> Demonstrations:
     """By the hash of (seed, record id)."""
     return tuple(sorted(chosen, key=lambda record: hash_order(f"order {seed}", record.id)))
 
 
-def order_by_label(chosen: Demonstrations, seed: int) -> Demonstrations:
+def order_by_label(chosen: Demonstrations, seed: int, near: Nearness) -> Demonstrations:
     """By label in the task's order, as selected within a label."""
     return tuple(sorted(chosen, key=lambda record: (isinstance(record.label, str), record.label)))
 
 
-ORDERS: dict[str, Callable[[Demonstrations, int], Demonstrations]] = {
+def order_by_length(chosen: Demonstrations, seed: int, near: Nearness) -> Demonstrations:
+    """By the characters of what is asked, shortest first; as selected among equals."""
+    return tuple(sorted(chosen, key=lambda record: len(record_text(record))))
+
+
+def order_nearest_first(chosen: Demonstrations, seed: int, near: Nearness) -> Demonstrations:
+    """By nearness to the query, nearest first; as selected among equals."""
+    if near is None:
+        return chosen
+    return tuple(chosen[place] for place in sorted(range(len(chosen)), key=lambda place: -near[place]))
+
+
+def order_nearest_last(chosen: Demonstrations, seed: int, near: Nearness) -> Demonstrations:
+    """By nearness to the query, nearest last, next to the query itself; the reverse of nearest-first."""
+    return order_nearest_first(chosen, seed, near)[::-1]
+
+
+ORDERS: dict[str, Callable[[Demonstrations, int, Nearness], Demonstrations]] = {
     "given": order_given,
     "shuffled": order_shuffled,
     "reversed": order_reversed,
     "by-label": order_by_label,
+    "by-length": order_by_length,
+    "nearest-first": order_nearest_first,
+    "nearest-last": order_nearest_last,
 }
+#: Orders that go by nearness to the query.
+BY_NEARNESS = frozenset({"nearest-first", "nearest-last"})
 
 
 def permute(chosen: Sequence[Record], number: int) -> Demonstrations:
@@ -55,10 +81,33 @@ def permute(chosen: Sequence[Record], number: int) -> Demonstrations:
     return tuple(ordered)
 
 
-def order_demonstrations(chosen: Sequence[Record], order: str | int, *, seed: int = 0) -> Demonstrations:
+def all_orders(k: int) -> range:
+    """Return the numbers of all k! permutations of k demonstrations."""
+    return range(math.factorial(k))
+
+
+def sample_orders(k: int, count: int, seed: int = 0) -> tuple[int, ...]:
+    """Return the numbers of `count` different permutations of k demonstrations, drawn evenly by `seed`.
+
+    Fewer are the beginning of more; asked for all k!, it returns each once. Raises SelectionError for more than
+    there are.
+    """
+    there = math.factorial(k)
+    if not 0 <= count <= there:
+        raise SelectionError(f"{count} orders were asked for; {k} demonstrations have {there}: ask for 0 to {there}")
+    generator, drawn = random.Random(f"orders {k}:{seed}"), dict[int, None]()
+    while len(drawn) < count:
+        drawn[generator.randrange(there)] = None
+    return tuple(drawn)
+
+
+def order_demonstrations(
+    chosen: Sequence[Record], order: str | int, *, seed: int = 0, near: Nearness = None
+) -> Demonstrations:
     """Return `chosen` in the named order, or in the permutation of that number.
 
-    Raises SelectionError for an order that does not exist.
+    `near` says how near each of them is to the query; without it, those chosen first count as the nearest, as they
+    are where the selection went by nearness. Raises SelectionError for an order that does not exist.
     """
     if isinstance(order, int) or (order.isascii() and order.isdecimal()):
         return permute(chosen, int(order))
@@ -67,4 +116,4 @@ def order_demonstrations(chosen: Sequence[Record], order: str | int, *, seed: in
         raise SelectionError(
             f"unknown order {order!r}; known: {known}, or the number of a permutation.{nearest(order, ORDERS)}"
         )
-    return ORDERS[order](tuple(chosen), seed)
+    return ORDERS[order](tuple(chosen), seed, near)

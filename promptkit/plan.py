@@ -9,10 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from promptkit.build import default_selection
-from promptkit.errors import ModelError, PromptkitError, SelectionError, TemplateError, nearest
+from promptkit.errors import DataError, ModelError, PromptkitError, SelectionError, TemplateError, nearest
 from promptkit.evaluate import Condition, hash_records
 from promptkit.order import order_demonstrations
+from promptkit.readings import NOT_FOR_COT, choose_readings, refuse_readings
 from promptkit.record import Record
+from promptkit.score.sampling import Sampling, choose_sampling
 from promptkit.select import Draw, Selector
 from promptkit.splits import Splits
 from promptkit.task import Task
@@ -27,6 +29,8 @@ METHODS = {"zero-shot": False, "few-shot": False, "zero-shot-cot": True, "few-sh
 COT_DRAWS = 4
 #: Passes over the k demonstrations where only they are trained on: about the steps a small set needs.
 FEW_ROW_EPOCHS = 30
+#: Rows seen in all that a set should come to, up to that many passes: 60 steps of 16.
+FEW_ROW_VISITS = 960
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class CompareSettings:
 
     `methods` and `templates` left empty mean all that fit. `draws` are draws of choice and order per
     number of `shots`: two orders of every choice, unless `order` names one. `seeds` are LoRA runs.
+    `train_sizes` replaces what LoRA is trained on, the shown demonstrations and the pool, by so many records of the
+    pool each: smaller sets are the beginnings of larger ones. `calibrate` names further scores and calibrations,
+    or `all`. With `samples` of 2 or more, so many texts are drawn wherever the model writes, at `temperature` and
+    `top_p`, and their answers vote.
     """
 
     methods: tuple[str, ...] = ()
@@ -48,6 +56,7 @@ class CompareSettings:
     split: str = "test"
     limit: int | None = 200
     train_limit: int | None = 512
+    train_sizes: tuple[int, ...] = ()
     chat: bool = False
     rank: int = 8
     epochs: int = 5
@@ -55,6 +64,11 @@ class CompareSettings:
     dtype: str = "float32"
     overlong: str = "error"
     batch_tokens: int | None = None
+    memory: int | None = None
+    calibrate: tuple[str, ...] = ()
+    samples: int = 1
+    temperature: float | None = None
+    top_p: float | None = None
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -68,24 +82,38 @@ class CompareSettings:
         for name in ("draws", "seeds", "epochs", "rank"):
             if getattr(self, name) < 1:
                 raise PromptkitError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        for name in ("limit", "train_limit"):
+        for name in ("limit", "train_limit", "memory"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise PromptkitError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        if any(size < 2 for size in self.train_sizes):
+            raise PromptkitError(f"train sizes are {list(self.train_sizes)}; each must be 2 or more")
         if any(k < 1 for k in self.shots):
             raise SelectionError(f"shots are {list(self.shots)}; each must be 1 or more (zero-shot is a method)")
+        _ = self.sampling  # which refuses what is out of range
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """How the texts of a prompt are drawn where something is written; None for one, the most likely."""
+        return choose_sampling(self.samples, self.temperature, self.top_p, self.seed)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One cell to compute: a condition and, for LoRA, the rows to train on first; `whole`: all of the pool."""
+    """One cell to compute: a condition and, for LoRA, the rows to train on first and those to stop early by.
+
+    `whole` marks the largest training set, which the other methods are compared with. `pool` is what demonstrations
+    are drawn from where that is not the pool of the splits.
+    """
 
     condition: Condition
     rows: tuple[Record, ...] = ()
+    validation: tuple[Record, ...] = ()
     whole: bool = False
     seed: int = 0
     epochs: int = 0
     spec: Mapping[str, Any] = field(default_factory=dict)
     weight: int = 1
+    pool: tuple[Record, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -160,19 +188,35 @@ def plan_steps(
     splits: Splits,
     model: Model,
 ) -> Iterator[Step]:
-    """Yield every cell of the comparison, in the order of the table."""
+    """Yield every cell of the comparison, in the order of the table.
+
+    Raises PromptkitError where `calibrate` names what does not exist or does not apply.
+    """
+    readings = choose_readings(settings.calibrate, refuse_readings(task))
+    if readings and all(METHODS[method] for method in methods):
+        raise PromptkitError(f"--calibrate: no method here can be calibrated; {NOT_FOR_COT}")
+    if settings.sampling and not (task.is_free_text or any(METHODS[method] for method in methods)):
+        raise PromptkitError(
+            f"samples is {settings.samples}, but nothing is written here: choices are scored; take a chain-of-thought "
+            "method and template"
+        )
     selection = settings.selection or default_selection(task)
     common = {
         "model": model.hash,
         "dtype": model.dtype,
         "overlong": settings.overlong,
         "batch_tokens": settings.batch_tokens,
+        **({"memory": settings.memory} if settings.memory else {}),
         "test": hash_records(splits.test),
     }
     pool = {"pool": hash_records(splits.pool)}
     for method in methods:
         for bound in (bound for bound in bounds if bound.template.is_cot == METHODS[method]):
-            base = Condition(method, bound, chat=settings.chat)
+            base = Condition(method, bound, chat=settings.chat, seed=settings.seed)
+            if not bound.template.is_cot:
+                base = replace(base, readings=readings)
+            if bound.template.is_cot or task.is_free_text:
+                base = replace(base, sampling=settings.sampling)
             if method == "lora":
                 for step in _training_steps(settings, selection, base, splits):
                     yield replace(step, spec={**common, **step.spec})
@@ -195,23 +239,46 @@ def _few_shot(settings: CompareSettings, selection: str, base: Condition, splits
 
 def _weight(condition: Condition) -> int:
     """Return about how long a cell takes, one zero-shot pass being 100: for the time left, nothing else."""
-    return 1000 if condition.bound.template.is_cot else 100 + 6 * condition.k
+    texts = condition.sampling.samples if condition.sampling else 1
+    return 1000 * texts if condition.bound.template.is_cot else 100 + 6 * condition.k
 
 
 def _training_steps(settings: CompareSettings, selection: str, base: Condition, splits: Splits) -> Iterator[Step]:
-    """Yield LoRA on the k demonstrations (equal data), then on the whole pool, over the seeds."""
-    nobody = Record(id="", fields={}, label=None)
-    for k in (*settings.shots, None):
-        for seed in range(settings.seed, settings.seed + settings.seeds):
-            rows = Selector(splits.pool, selection, seed).select(nobody, k) if k else splits.pool
-            epochs = FEW_ROW_EPOCHS if k else settings.epochs
+    """Yield every training set over the seeds."""
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    for sets in zip(*(_training_sets(settings, selection, splits, seed) for seed in seeds), strict=True):
+        for seed, (rows, whole) in zip(seeds, sets, strict=True):
+            by_size = bool(settings.train_sizes) or not whole
+            validation = () if by_size else splits.validation
+            epochs = passes_over(len(rows), settings.epochs) if by_size else settings.epochs
             spec = {
                 **base.spec(),
                 "seed": seed,
                 "rows": hash_records(rows),
-                "validation": None if k else hash_records(splits.validation),
+                "validation": None if by_size else hash_records(validation),
                 "rank": settings.rank,
                 "epochs": epochs,
                 "learning_rate": settings.learning_rate,
             }
-            yield Step(base, tuple(rows), k is None, seed, epochs, spec, 100 + 2 * len(rows) * epochs)
+            weight = 100 + 2 * len(rows) * epochs
+            yield Step(base, tuple(rows), tuple(validation), whole, seed, epochs, spec, weight)
+
+
+def _training_sets(
+    settings: CompareSettings, selection: str, splits: Splits, seed: int
+) -> Iterator[tuple[Sequence[Record], bool]]:
+    """Yield what LoRA is trained on with this seed, and whether it is the most: k rows each (equal data), the pool."""
+    if sizes := sorted(settings.train_sizes):
+        if sizes[-1] > len(splits.pool):
+            raise DataError(f"a training size is {sizes[-1]}, but only {len(splits.pool)} training records are there")
+        yield from ((splits.pool[:size], size == sizes[-1]) for size in sizes)
+        return
+    nobody = Record(id="", fields={}, label=None)
+    for k in settings.shots:
+        yield Selector(splits.pool, selection, seed).select(nobody, k), False
+    yield splits.pool, True
+
+
+def passes_over(rows: int, epochs: int) -> int:
+    """Return how often to pass over a set: `epochs` times, or, where that is too little for few rows, more often."""
+    return max(epochs, min(FEW_ROW_EPOCHS, -(-FEW_ROW_VISITS // rows)))

@@ -39,6 +39,8 @@ class Prompt:
     `text` is everything before the join, and `choices` are the rendered targets, exactly the texts
     that training would teach; empty where the answer is free text. `messages` say the same as chat
     turns and end with the query; empty unless asked for. `label` is an index into `choices`, or text.
+    `content_free` and `domain` are the same prompt with nothing to go by in the query's place, and with random
+    words of the task: what a calibration needs; empty unless asked for.
     """
 
     id: str
@@ -51,6 +53,8 @@ class Prompt:
     template_hash: str = ""
     task: str = ""
     generation: Generation | None = None
+    content_free: tuple[Prompt, ...] = ()
+    domain: tuple[Prompt, ...] = ()
 
 
 #: A piece of a prompt: its kind (a template's part, or "separator") and its text.

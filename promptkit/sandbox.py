@@ -29,6 +29,8 @@ _CARRIAGE_RETURN = "\x1f"
 RENDER_ERRORS = (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
 #: The longest string or list a template may build by repetition.
 MAX_REPEAT = 100_000
+#: Changes a file's syntax tree before it is compiled; is given the tree and the file's path.
+Rewrite = Callable[[nodes.Template, str], None]
 
 
 class _KeepCarriageReturns(Extension):
@@ -61,6 +63,13 @@ class _TemplateFolders(jinja2.FileSystemLoader):
 
 class _Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(["*", "**"])
+    rewrite: Rewrite | None = None
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        if self.rewrite is not None:
+            self.rewrite(tree, filename or "")
+        return tree
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "*":
@@ -81,10 +90,15 @@ def join_words(words: Iterable[object], conjunction: str) -> str:
     return f"{', '.join(items[:-1])} {conjunction} {items[-1]}"
 
 
-def make_environment(folders: Sequence[Path]) -> jinja2.Environment:
-    """Return the sandboxed environment that reads templates from `folders`, the nearest first."""
+def folder_loader(folders: Sequence[Path]) -> jinja2.BaseLoader:
+    """Return what reads templates from `folders`, the nearest first, and from nowhere else."""
+    return _TemplateFolders([str(folder) for folder in folders])
+
+
+def make_environment(loader: jinja2.BaseLoader, rewrite: Rewrite | None = None) -> jinja2.Environment:
+    """Return the sandboxed environment of the templates that `loader` reads; `rewrite` is applied to each of them."""
     environment = _Sandbox(
-        loader=_TemplateFolders([str(folder) for folder in folders]),
+        loader=loader,
         extensions=[_KeepCarriageReturns],
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -95,6 +109,7 @@ def make_environment(folders: Sequence[Path]) -> jinja2.Environment:
     del environment.filters["random"], environment.globals["lipsum"]
     environment.filters["either"] = lambda words: join_words(words, "or")
     environment.filters["both"] = lambda words: join_words(words, "and")
+    environment.rewrite = rewrite
     return environment
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from promptkit.cost import Cost, PromptFlops, Shape, break_even, mean_cost, prompt_flops, shape_of
 from promptkit.evaluate import Condition, right_answers, summarize_cell
+from promptkit.metrics import Answer
+from promptkit.readings import NOT_FOR_COT, Readings, measure_cell, measure_method, read_predictions
+from promptkit.score.votes import mean_votes
 from promptkit.splits import Splits
 from promptkit.stats import bootstrap_interval, macro_f1_interval, mcnemar, paired_interval
 from promptkit.stats import summarize as summarize_runs
@@ -42,6 +46,16 @@ class Finished:
         template = self.condition.bound.template.name
         return self.condition.method, template, self.condition.k, self.train_rows or 0, self.whole
 
+    @cached_property
+    def readings(self) -> Readings:
+        """What is predicted under every score and calibration that was asked for."""
+        return read_predictions(self.result)
+
+    @property
+    def labels(self) -> list[Answer]:
+        """The right answers, in the order of the predictions."""
+        return [row["label"] for row in self.result["predictions"]]
+
 
 def summarize(task: Task, model: Model, splits: Splits, finished: Sequence[Finished]) -> dict[str, Any]:
     """Return the comparison as JSON; the keys are those of the command line's `--json`."""
@@ -52,18 +66,18 @@ def summarize(task: Task, model: Model, splits: Splits, finished: Sequence[Finis
         "model": model.name,
         "labels": list(task.labels) if task.labels else None,
         "metric": task.metric,
-        "chance": _chance(task, splits),
+        "chance": guess_accuracy(task, splits),
         "majority": max(labels.values()) / len(splits.test) if task.labels else None,
         "records": {"test": len(splits.test), "pool": len(splits.pool), "validation": len(splits.validation)},
-        "cells": [_cell(task, cell) for cell in finished],
-        "methods": [_method(task, group) for group in groups],
+        "cells": [describe_cell(task, cell) for cell in finished],
+        "methods": [describe_method(task, group) for group in groups],
         "paired": _paired(task, groups),
-        "break_even": _break_even(shape_of(model.network), groups),
-        "notes": [*splits.notes, *_notes(finished)],
+        "break_even": count_break_even(shape_of(model.network), groups),
+        "notes": [*splits.notes, *describe_notes(finished)],
     }
 
 
-def _chance(task: Task, splits: Splits) -> float | None:
+def guess_accuracy(task: Task, splits: Splits) -> float | None:
     """Return the accuracy of guessing; None where the answer is free text."""
     if task.labels:
         return 1 / len(task.labels)
@@ -88,25 +102,29 @@ def _name(cell: Finished) -> dict[str, Any]:
     }
 
 
-def _cell(task: Task, cell: Finished) -> dict[str, Any]:
+def describe_cell(task: Task, cell: Finished) -> dict[str, Any]:
+    """Return a cell as `--json` shows it: what it is, its figures, its cost."""
     row = {
         **_name(cell),
         **summarize_cell(task, cell.result),
         "cost": cell.cost.as_dict(),
     }
+    if cell.readings:
+        row["calibrations"] = measure_cell(cell.readings, cell.labels, len(task.labels or ()))
     if cell.train_cost and cell.trained:
         row["train_cost"] = cell.train_cost.as_dict()
         row["training"] = {key: cell.trained[key] for key in ("epochs", "best_epoch", "losses", "validation")}
     return row
 
 
-def _method(task: Task, cells: Sequence[Finished]) -> dict[str, Any]:
+def describe_method(task: Task, cells: Sequence[Finished]) -> dict[str, Any]:
+    """Return the runs of one method together: mean, spread and interval, mean cost."""
     right = [right_answers(cell.result) for cell in cells]
     figures = [summarize_cell(task, cell.result) for cell in cells]
     accuracy = summarize_runs([fmean(answers) for answers in right])
     train_costs = [cell.train_cost for cell in cells if cell.train_cost]
     first = cells[0]
-    return {
+    row: dict[str, Any] = {
         "method": first.condition.method,
         "template": first.condition.bound.template.name,
         "k": first.condition.k,
@@ -115,9 +133,14 @@ def _method(task: Task, cells: Sequence[Finished]) -> dict[str, Any]:
         "accuracy": {**accuracy.as_dict(), "ci95": bootstrap_interval(right).as_list()},
         "macro_f1": _macro_f1(task, cells, [f["macro_f1"] for f in figures]) if task.labels else None,
         "unread": fmean(f["unread"] for f in figures),
+        **mean_votes(figures),
         "cost": mean_cost(cell.cost for cell in cells).as_dict(),
         "train_cost": mean_cost(train_costs).as_dict() if train_costs else None,
     }
+    if first.readings:
+        readings = [cell.readings for cell in cells]
+        row["calibrations"] = measure_method(readings, first.labels, len(task.labels or ()))
+    return row
 
 
 def _macro_f1(task: Task, cells: Sequence[Finished], values: Sequence[float]) -> dict[str, Any]:
@@ -157,7 +180,7 @@ def _trained_on_pool(groups: Sequence[Sequence[Finished]]) -> Sequence[Finished]
     return max(trained, key=lambda group: fmean(sum(right_answers(cell.result)) for cell in group), default=())
 
 
-def _break_even(shape: Shape, groups: Sequence[Sequence[Finished]]) -> dict[str, Any]:
+def count_break_even(shape: Shape, groups: Sequence[Sequence[Finished]]) -> dict[str, Any]:
     """Return, per prompt condition, the test items from which one training on the pool is cheaper.
 
     The adapter is taken as merged, so its zero-shot prompts cost what the base model's do. The first
@@ -195,7 +218,7 @@ def _prompt_flops(shape: Shape, cells: Sequence[Finished]) -> PromptFlops:
     return prompt_flops(shape, round(prompt - query), max(1, round(query)), generated=round(generated))
 
 
-def _notes(finished: Sequence[Finished]) -> list[str]:
+def describe_notes(finished: Sequence[Finished]) -> list[str]:
     """Say what a reader of the figures must know: joins, drops, limits, and what the scorer noticed."""
     notes = []
     counted = {
@@ -207,5 +230,7 @@ def _notes(finished: Sequence[Finished]) -> list[str]:
         total = sum(cell.result[key] for cell in finished)
         if total:
             notes.append(f"{total:,} {what}")
+    if len({bool(cell.readings) for cell in finished}) > 1:
+        notes.append(NOT_FOR_COT)
     said = dict.fromkeys(note for cell in finished for note in cell.result["notes"])
     return [*notes, *said]

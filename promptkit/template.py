@@ -18,7 +18,7 @@ from jinja2.runtime import Macro
 from promptkit.errors import TemplateError, nearest
 from promptkit.library import display_path, find_names, search_folders
 from promptkit.record import Record
-from promptkit.sandbox import RENDER_ERRORS, explain_render_error, make_environment, parse
+from promptkit.sandbox import RENDER_ERRORS, Rewrite, explain_render_error, folder_loader, make_environment, parse
 from promptkit.task import RESERVED, Task
 
 #: The parts of a template, in the order in which they stand in a prompt.
@@ -37,13 +37,23 @@ _MAX_TOKENS = {True: 160, False: 32}  # by whether a rationale is to be written
 
 @dataclass(frozen=True)
 class Part:
-    """One macro of a template: what it takes, where it stands, how it is called."""
+    """One macro of a template: what it takes, where it stands, how it is called.
+
+    `macro` is the name it has in the file at `path`, where it begins on `line`.
+    """
 
     name: str
-    place: str
+    macro: str
+    path: Path
+    line: int
     arguments: tuple[str, ...]
     required: tuple[str, ...]
     call: Callable[..., str]
+
+    @property
+    def place(self) -> str:
+        """File and line, for messages."""
+        return f"{display_path(self.path)}:{self.line}"
 
     def fit(self, available: Container[str]) -> Part:
         """Return the part without the optional arguments that nothing can fill."""
@@ -58,13 +68,22 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A file that a template is made of: where it was read, and what it said then."""
+
+    path: Path
+    text: str
+
+
+@dataclass(frozen=True)
 class Template:
     """A loaded template file.
 
     `hash` is a hex digest of everything its text depends on: the file and what it imports.
     `labels` maps a task's labels to the words that stand for them (empty: the labels themselves).
     `separator` stands between instruction, demonstrations and query. `stop`, `max_tokens` and
-    `answer` (a regular expression) say how what the model writes ends and how it is read.
+    `answer` (a regular expression) say how what the model writes ends and how it is read. `sources` are
+    the file, first, and those it imports, by their names below the template folders.
     """
 
     name: str
@@ -77,6 +96,7 @@ class Template:
     stop: tuple[str, ...] = ()
     answer: str | None = None
     max_tokens: int = 0
+    sources: Mapping[str, Source] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def is_cot(self) -> bool:
@@ -218,8 +238,21 @@ def load_template(name: str | Path) -> Template:
     a setting of the wrong type, and anything that the sandbox refuses.
     """
     folders, file, name = _locate(str(name))
-    environment = make_environment(folders)
-    sources: dict[str, str] = {}
+    return _assemble(make_environment(folder_loader(folders)), file, name)
+
+
+def rewrite_template(template: Template, rewrite: Rewrite) -> Template:
+    """Return the template assembled again from what was read, after `rewrite` changed the syntax tree of each file.
+
+    Its hash is the same: whoever changes what is rendered has to change that too.
+    """
+    files = {name: (source.text, str(source.path), None) for name, source in template.sources.items()}
+    environment = make_environment(jinja2.FunctionLoader(files.get), rewrite)
+    return _assemble(environment, next(iter(files)), template.name)
+
+
+def _assemble(environment: jinja2.Environment, file: str, name: str) -> Template:
+    sources: dict[str, Source] = {}
     trees: dict[str, nodes.Template] = {}
     path = _parse_all(environment, file, sources, trees)
     variables = _run(environment, file)
@@ -227,11 +260,11 @@ def load_template(name: str | Path) -> Template:
     parts = _parts(variables, path, trees)
     digest = hashlib.sha256()
     for imported in sorted(sources):
-        digest.update(f"{imported}\0{sources[imported]}\0".encode())
-    first_line = sources[file].split("#}")[0]
+        digest.update(f"{imported}\0{sources[imported].text}\0".encode())
+    first_line = sources[file].text.split("#}")[0]
     description = first_line[2:].strip() if first_line.startswith("{#") else ""
     settings.setdefault("max_tokens", _MAX_TOKENS["rationale" in parts])
-    return Template(name=name, path=path, hash=digest.hexdigest(), description=description, parts=parts, **settings)
+    return Template(name, path, digest.hexdigest(), description, parts, sources=sources, **settings)
 
 
 def _locate(name: str) -> tuple[tuple[Path, ...], str, str]:
@@ -255,7 +288,7 @@ def _locate(name: str) -> tuple[tuple[Path, ...], str, str]:
 def _parse_all(
     environment: jinja2.Environment,
     file: str,
-    sources: dict[str, str],
+    sources: dict[str, Source],
     trees: dict[str, nodes.Template],
     importing: tuple[str, ...] = (),
 ) -> Path:
@@ -264,7 +297,7 @@ def _parse_all(
     if file in importing:
         circle = " imports ".join((*importing[importing.index(file) :], file))
         raise TemplateError(f"{display_path(path)}: templates import each other in a circle: {circle}")
-    sources[file], trees[str(path)] = source, tree
+    sources[file], trees[str(path)] = Source(path, source), tree
     for imported in meta.find_referenced_templates(tree):
         if imported is None:
             raise TemplateError(f"{display_path(path)}: imports must name their file as plain text")
@@ -351,10 +384,11 @@ def _part(name: str, macro: Macro, trees: Mapping[str, nodes.Template]) -> Part:
     node = next(node for node in tree.find_all(nodes.Macro) if node.name == macro.name)
     optional = len(node.defaults)
     required = macro.arguments[: len(macro.arguments) - optional]
-    place = f"{display_path(Path(code.co_filename))}:{node.lineno}"
+    path = Path(code.co_filename)
     # The compiled body is called directly: the checks around it cost more than a simple render.
     plain = not (optional or macro.catch_kwargs or macro.catch_varargs or macro.caller)
-    return Part(name, place, tuple(macro.arguments), tuple(required), macro._func if plain else macro)
+    call = macro._func if plain else macro
+    return Part(name, node.name, path, node.lineno, tuple(macro.arguments), tuple(required), call)
 
 
 def _fit(part: Part, task: Task) -> Part:

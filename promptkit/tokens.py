@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING
 
 from promptkit.errors import DataError, ModelError
+from promptkit.pieces import find_splitter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from promptkit.prompt import Message
 
-_REMEMBERED = 4096  # texts: the same prompts are measured, then scored
+_REMEMBERED = 2**20  # tokens: the same prompts are measured, then scored, and share most of their lines
 _STAND_IN = "stand-in-for-the-answer"  # a word no chat template trims, splits or escapes
 
 
@@ -41,7 +42,9 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.before = _find_before(tokenizer)
+        self._split = find_splitter(tokenizer)
         self._known: dict[str, list[int]] = {}
+        self._known_tokens = 0
 
     def encode(self, text: str, *, chat: bool = False) -> list[int]:
         """Token ids of `text` behind the tokenizer's leading special tokens.
@@ -52,15 +55,18 @@ class Encoder:
         return self.encode_all([text], chat=chat)[0]
 
     def encode_all(self, texts: Sequence[str], *, chat: bool = False) -> list[list[int]]:
-        """`encode` for many texts at once, each distinct text encoded once; recent ones are remembered."""
-        known = self._known
-        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+        """`encode` for many texts at once, what they share encoded once; what is recent is remembered."""
+        split, known = self._split, self._known
+        pieces = [split(text) for text in texts] if split else [[text] for text in texts]
+        if new := [piece for piece in dict.fromkeys(chain.from_iterable(pieces)) if piece not in known]:
             encoded = self.tokenizer(new, add_special_tokens=False, verbose=False)["input_ids"]
             known.update(zip(new, encoded, strict=True))
-        ids = [list(known[text]) if chat else self._with_before(known[text]) for text in texts]
-        if len(known) > _REMEMBERED:
+            self._known_tokens += sum(map(len, encoded))
+        found = [list(chain.from_iterable([known[piece] for piece in each])) for each in pieces]
+        if self._known_tokens > _REMEMBERED:
             known.clear()
-        return ids
+            self._known_tokens = 0
+        return found if chat else [self._with_before(ids) for ids in found]
 
     def join(self, prefix: str, completion: str, *, chat: bool = False) -> Joined:
         """One joint encoding of `prefix + completion`, and where the completion starts in it.

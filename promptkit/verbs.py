@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,18 @@ from promptkit.build import (
     iterate_prompts,
     no_demonstrations,
 )
-from promptkit.compare import Track, compare
+from promptkit.compare import compare
 from promptkit.data import count_records, iterate_records, load_records, number_rows
 from promptkit.errors import DataError, PromptkitError, RunError, TemplateError
 from promptkit.evaluate import Progress
+from promptkit.grid import find_presets, load_settings
 from promptkit.order import ORDERS
 from promptkit.plan import METHODS
-from promptkit.prompt import Prompt, build_prompt, prompt_row, render_answer, render_pieces
+from promptkit.prompt import build_prompt, prompt_row, render_answer, render_pieces
 from promptkit.select import SELECTIONS, Draw
 from promptkit.task import Task, find_tasks, load_task
 from promptkit.template import BoundTemplate, Template, find_templates, load_template, match_templates
+from promptkit.work import Track
 
 Rows = Iterator[dict[str, Any]]
 #: Records that `predict` scores at a time; results are written as each such part is done.
@@ -44,72 +46,6 @@ def score_task(task: str, *, shots: Sequence[int], templates: Sequence[str], **s
     settings["order"] = settings.get("order") or "given"
     few = tuple(k for k in shots if k)
     return compare(task, methods=tuple(methods), templates=tuple(templates), shots=few or (1,), rows=True, **settings)
-
-
-def score_file(
-    source: str,
-    *,
-    model: str,
-    chat: bool = False,
-    dtype: str = "float32",
-    device: str | None = None,
-    batch_tokens: int | None = None,
-    limit: int | None = None,
-    track: Track | None = None,
-) -> dict[str, Any]:
-    """Return the result of scoring ready-made rows {"prompt", "choices", "label"?, "id"?} of a JSONL file.
-
-    The object has the keys of `compare`'s, with one cell. Raises DataError, with file and line, for a row
-    that is not one.
-    """
-    from promptkit.cost import Cost, Meter
-    from promptkit.evaluate import prediction_row, summarize_predictions
-    from promptkit.models import load_model
-    from promptkit.score import score
-
-    prompts = list(itertools.islice(_read_prompts(Path(source), chat), limit))
-    if not prompts:
-        raise DataError(f"{source}: no rows; one object with `prompt` and `choices` per line is expected")
-    loaded = load_model(model, dtype=dtype, device=device)
-    budget = {} if batch_tokens is None else {"batch_tokens": batch_tokens}
-    with Meter(loaded.device) as meter:
-        table = score(loaded, prompts, chat=chat, progress=track("scoring") if track else None, **budget)
-    cost = Cost(table.tokens_prompted, table.tokens_computed, table.flops, meter.seconds, meter.peak_memory_bytes)
-    predictions = [prediction_row(prediction) for prediction in table.predictions]
-    figures = summarize_predictions(predictions, None)
-    cell = {"method": "zero-shot", "template": None, "k": 0, "draw": None, **figures, "spanning": table.spanning}
-    cell["cost"] = cost.as_dict()
-    return {
-        "task": None,
-        "model": model,
-        "run": None,
-        "labels": None,
-        "chance": None,
-        "records": {"test": len(prompts)},
-        "cells": [cell],
-        "methods": [] if figures["accuracy"] is None else [_one_run(cell)],
-        "break_even": {},
-        "notes": list(table.notes),
-        "rows": predictions,
-    }
-
-
-def _read_prompts(path: Path, chat: bool) -> Iterator[Prompt]:
-    from promptkit.score.rows import read_prompts
-
-    for position, (number, row) in enumerate(number_rows(path)):
-        try:
-            yield from read_prompts([{"id": str(position), **row}], chat=chat)
-        except DataError as error:
-            raise DataError(f"{path}:{number}: {str(error).partition(': ')[2]}") from error
-
-
-def _one_run(cell: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a single cell as the method of one run that it is."""
-    accuracy = cell["accuracy"]
-    spread = {"mean": accuracy, "std": 0.0, "min": accuracy, "max": accuracy, "ci95": cell["ci95"]}
-    kept = {key: cell[key] for key in ("method", "template", "k", "unread", "cost")}
-    return {**kept, "train_rows": None, "runs": 1, "accuracy": spread, "macro_f1": None, "train_cost": None}
 
 
 def train_source(
@@ -204,6 +140,7 @@ def predict_file(
     template: str | None = None,
     dtype: str = "float32",
     device: str | None = None,
+    memory: int | None = None,
     track: Track | None = None,
 ) -> tuple[str, Rows]:
     """Return the task of an adapter and, as an iterator, a row per record of `file` with its predicted label.
@@ -226,16 +163,18 @@ def predict_file(
         )
     model = load_model(adapter, dtype=dtype, device=device)
     records = iterate_records(trained, "test", data=file, labelled=False)
-    return trained.name, _predict(model, asking.bind(trained), records, card.settings.chat, track)
+    return trained.name, _predict(model, asking.bind(trained), records, card.settings.chat, memory, track)
 
 
-def _predict(model: Any, bound: BoundTemplate, records: Iterable[Any], chat: bool, track: Track | None) -> Rows:
+def _predict(
+    model: Any, bound: BoundTemplate, records: Iterable[Any], chat: bool, memory: int | None, track: Track | None
+) -> Rows:
     from promptkit.score import score
 
     iterator = iter(records)
     while part := list(itertools.islice(iterator, PREDICT_ROWS)):
         prompts = [build_prompt(bound, record, chat=chat) for record in part]
-        table = score(model, prompts, chat=chat, progress=track("predicting") if track else None)
+        table = score(model, prompts, chat=chat, memory=memory, progress=track("predicting") if track else None)
         for record, prediction in zip(part, table.predictions, strict=True):
             labels = bound.task.labels or record.choices or ()
             index = prediction.predicted
@@ -376,11 +315,20 @@ def list_names(kind: str | None = None) -> dict[str, dict[str, str]]:
             **{name: _first_line(function) for name, function in ORDERS.items()},
             "0, 1, …": _PERMUTATION,
         },
+        "presets": lambda: {name: _say_preset(name) for name in find_presets()},
         "models": lambda: (
             dict.fromkeys(NAMES, "ships with promptkit") | {"FOLDER or HUB/ID": "any causal model of transformers"}
         ),
     }
     return {name: make() for name, make in makers.items() if kind in (None, name)}
+
+
+def _say_preset(name: str) -> str:
+    try:
+        settings = load_settings(name)
+    except PromptkitError as error:
+        return f"! {error}"
+    return f"{settings.reference.split(',')[0]}: {settings.about}"
 
 
 def _described(load: Callable[[str], Task | Template], name: str) -> str:

@@ -174,7 +174,7 @@ def test_lists_and_help_name_every_verb(run: Any, project: Project) -> None:
         assert command.help
         assert all(option.help for option in command.params if isinstance(option, click.Option)), name
     listed = json.loads(run("list", "--json").out)
-    assert listed.keys() == {"tasks", "templates", "methods", "selections", "orders", "models"}
+    assert listed.keys() == {"tasks", "templates", "methods", "selections", "orders", "presets", "models"}
     assert "films" in run("list", "tasks").out
 
 

@@ -11,8 +11,9 @@ import pytest
 from promptkit.compare import compare
 from promptkit.errors import DataError, PromptkitError, RunError, SelectionError, TemplateError, WindowError
 from promptkit.models import Model
-from promptkit.plan import CompareSettings, make_draws
+from promptkit.plan import CompareSettings, make_draws, passes_over
 from promptkit.score import score
+from promptkit.train import train
 from tests.conftest import TEMPLATE, Project
 from tests.training_fakes import model as random_model
 from tests.training_fakes import saved
@@ -20,7 +21,7 @@ from tests.training_fakes import saved
 SMALL: dict[str, Any] = {"limit": 4, "shots": (2,), "draws": 3, "seeds": 2, "epochs": 1, "rank": 2, "data": "data"}
 TOP = {"task", "model", "run", "labels", "chance", "cells", "methods", "break_even", "records", "paired", "notes"}
 CELL = {"method", "template", "k", "draw", "n", "accuracy", "ci95", "macro_f1", "cost"}
-COST = {"tokens_prompted", "tokens_computed", "flops", "seconds", "peak_memory_bytes"}
+COST = {"tokens_prompted", "tokens_computed", "flops", "seconds", "peak_memory_bytes", "tokens_unique"}
 
 
 @pytest.fixture
@@ -58,6 +59,33 @@ def test_lora_on_k_rows_stands_beside_lora_on_all(small: Model) -> None:
         ("lora", 0, 2, 2),
         ("lora", 0, 6, 2),
     ]
+
+
+def test_training_sizes_are_nested_and_replace_other_sets(small: Model) -> None:
+    """LoRA is trained on the first so many records of the pool, small sets often enough, without a validation set."""
+    seen = []
+
+    def noting(model: Model, pairs: Any, **settings: Any) -> Any:
+        seen.append(([pair.id for pair in pairs], settings["epochs"], settings["validation"]))
+        return train(model, pairs, **{**settings, "epochs": 1})
+
+    sizes = {**SMALL, "methods": ("lora",), "seeds": 1, "train_sizes": (4, 2), "train_limit": 3}
+    methods = compare("films", model=small.name, trainer=noting, **sizes)["methods"]
+    assert [method["train_rows"] for method in methods] == [2, 4]
+    (few, few_epochs, _), (most, epochs, _) = seen
+    assert few == most[:2]
+    assert (few_epochs, epochs) == (30, 30)
+    assert not any(validation for *_, validation in seen)
+    with pytest.raises(DataError, match="a training size is 90, but only"):
+        compare("films", model=small.name, **{**sizes, "train_sizes": (90,)})
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "passes"), [(4, 5, 30), (32, 5, 30), (128, 5, 8), (512, 5, 5), (64, 20, 20)]
+)
+def test_few_rows_are_passed_over_more_often(rows: int, epochs: int, passes: int) -> None:
+    """A set comes to 960 rows in up to 30 passes, or to the passes asked for."""
+    assert passes_over(rows, epochs) == passes
 
 
 def test_stopped_run_goes_on_to_the_same_bytes(small: Model) -> None:

@@ -146,6 +146,15 @@ def lora(network: Any, rank: int = 4) -> Any:
     return get_peft_model(network, LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
 
 
+def test_layers_of_different_heads_count_with_their_mean() -> None:
+    """Where head sizes differ between layers (Gemma 4), FLOPs are those of all layers together."""
+    sizes = {**LLAMA, "num_hidden_layers": 4, "head_dim": 32, "global_head_dim": 64, "num_global_key_value_heads": 1}
+    kinds = ["sliding_attention", "full_attention"] * 2
+    network = build("gemma4_text", **sizes, layer_types=kinds, hidden_size_per_layer_input=0)
+    shape = shape_of(network)
+    assert (shape.layers, shape.attention) == (4, 4 * (32 + 64) // 2)
+
+
 def test_lora_adds_its_weights_to_the_shape() -> None:
     """The weights of an unmerged adapter stand apart; the base's body stays what it was."""
     bare = shape_of(build("llama", **LLAMA))
@@ -230,18 +239,18 @@ def test_break_even_is_zero_where_the_prefix_costs_more_than_training() -> None:
 
 def test_cost_keys() -> None:
     """The printed keys are exactly the documented ones."""
-    keys = {"tokens_prompted", "tokens_computed", "flops", "seconds", "peak_memory_bytes"}
+    keys = {"tokens_prompted", "tokens_computed", "flops", "seconds", "peak_memory_bytes", "tokens_unique"}
     assert set(Cost().as_dict()) == keys
 
 
 def test_costs_add_up_and_peaks_do_not() -> None:
     """Tokens, FLOPs and seconds are summed; of two peaks the higher one stands."""
-    assert Cost(1, 2, 3.0, 4.0, 50) + Cost(10, 20, 30.0, 40.0, 5) == Cost(11, 22, 33.0, 44.0, 50)
+    assert Cost(1, 2, 3.0, 4.0, 50, 6) + Cost(10, 20, 30.0, 40.0, 5, 60) == Cost(11, 22, 33.0, 44.0, 50, 66)
 
 
 def test_mean_cost() -> None:
     """The mean of several runs keeps whole tokens and the highest peak; no runs cost nothing."""
-    assert mean_cost([Cost(1, 2, 3.0, 4.0, 50), Cost(4, 4, 5.0, 6.0, 5)]) == Cost(2, 3, 4.0, 5.0, 50)
+    assert mean_cost([Cost(1, 2, 3.0, 4.0, 50, 2), Cost(4, 4, 5.0, 6.0, 5, 4)]) == Cost(2, 3, 4.0, 5.0, 50, 3)
     assert mean_cost([]) == Cost()
 
 

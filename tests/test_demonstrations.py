@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from promptkit.build import Demonstrations
 from promptkit.errors import SelectionError
-from promptkit.order import ORDERS, order_demonstrations, permute
+from promptkit.order import BY_NEARNESS, ORDERS, all_orders, order_demonstrations, permute, sample_orders
 from promptkit.record import Record
-from promptkit.select import SELECTIONS, Draw, Selector
+from promptkit.select import Draw, Selector
 
 LABELS = 3
 
@@ -27,7 +27,7 @@ pools = st.lists(st.integers(0, LABELS - 1), min_size=2, max_size=25).map(
     lambda labels: [record(number, label) for number, label in enumerate(labels)]
 )
 seeds = st.integers(0, 2**32)
-selections = st.sampled_from(sorted(SELECTIONS))
+selections = st.sampled_from(["random", "balanced", "first"])  # all of them: test_select.py
 
 
 @given(pools, seeds, selections, st.data())
@@ -85,7 +85,8 @@ def test_balanced_shows_labels_equally_often(per_label: int, k: int, seed: int) 
 @given(pools, seeds, st.sampled_from(sorted(ORDERS)))
 def test_order_permutes_and_never_replaces(pool: list[Record], seed: int, order: str) -> None:
     """Whatever the order and its seed, the demonstrations are the same ones."""
-    ordered = order_demonstrations(pool, order, seed=seed)
+    near = [(seed + len(r.id)) % 3 for r in pool] if seed % 2 else None
+    ordered = order_demonstrations(pool, order, seed=seed, near=near)
     assert sorted(r.id for r in ordered) == sorted(r.id for r in pool)
 
 
@@ -107,6 +108,40 @@ def test_named_orders_do_what_they_say() -> None:
 
     assert (ids("given"), ids("reversed"), ids("by-label")) == (list("0123"), list("3210"), list("1302"))
     assert ids("5") == ids(5) == list("0321")
+
+
+def test_orders_by_length_and_nearness() -> None:
+    """By the length of what is asked, and by nearness from either end; equals stand as selected."""
+    texts = {"a": "12345", "b": "1", "c": "123", "d": "x"}
+    chosen = [Record(name, {"text": text}, 0) for name, text in texts.items()]
+
+    def ids(order: str, near: list[float] | None = None) -> str:
+        return "".join(r.id for r in order_demonstrations(chosen, order, near=near))
+
+    assert ids("by-length") == "bdca"
+    assert ids("nearest-first", [0.5, 2, 2, 1]) == "bcda"
+    assert ids("nearest-last", [0.5, 2, 2, 1]) == "adcb"
+    assert (ids("nearest-first"), ids("nearest-last")) == ("abcd", "dcba")
+    assert set(ORDERS) >= BY_NEARNESS
+
+
+@given(st.integers(0, 5), seeds, st.data())
+def test_sampled_orders_are_different_and_nested(k: int, seed: int, data: st.DataObject) -> None:
+    """n of the k! permutations, none twice, fewer the beginning of more; all of them when all are asked for."""
+    there = math.factorial(k)
+    count = data.draw(st.integers(0, there))
+    found = sample_orders(k, count, seed)
+    assert len(set(found)) == count
+    assert set(found) <= set(all_orders(k)) == set(range(there))
+    assert sample_orders(k, count // 2, seed) == found[: count // 2]
+
+
+def test_sampled_orders_are_drawn_evenly() -> None:
+    """Every permutation of three comes first about as often, and seeds and k draw apart."""
+    counts = Counter(sample_orders(3, 1, seed)[0] for seed in range(1200))
+    assert sorted(counts) == list(range(6))
+    assert all(150 < count < 250 for count in counts.values())
+    assert sample_orders(25, 2, 0) != sample_orders(25, 2, 1)
 
 
 def test_seed_changes_the_choice_and_order_seed_only_the_order() -> None:
@@ -137,5 +172,7 @@ def test_errors_say_what_was_found_and_allowed() -> None:
         order_demonstrations(pool, "revrsed")
     with pytest.raises(SelectionError, match="unknown order '²'"):
         order_demonstrations(pool, "²")
+    with pytest.raises(SelectionError, match="7 orders were asked for; 3 demonstrations have 6: ask for 0 to 6"):
+        sample_orders(3, 7)
     with pytest.raises(SelectionError, match="order 2 was asked for; 2 demonstrations have orders 0 to 1"):
         order_demonstrations(pool, 2)

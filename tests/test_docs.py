@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from promptkit.cli import cli
+from promptkit.grid import load_settings
 from promptkit.task import load_task
 from promptkit.template import load_template
 from tests.conftest import Project
@@ -45,9 +46,10 @@ def test_templates_on_the_pages_fit_a_task(name: str, code: str, project: Projec
 
 
 @pytest.mark.parametrize(("name", "code"), blocks("toml"), ids=lambda value: value[:20])
-def test_tasks_on_the_pages_load(name: str, code: str, project: Project) -> None:
-    """Every task file that is shown is valid."""
-    load_task(project.write(f"tasks/{name}.toml", code))
+def test_files_on_the_pages_load(name: str, code: str, project: Project) -> None:
+    """Every task file and every file of a study's settings that is shown is valid."""
+    load = load_settings if name.startswith("studies") else load_task
+    load(project.write(f"tasks/{name}.toml", code))
 
 
 def command_lines() -> list[tuple[str, str, str]]:

@@ -88,6 +88,23 @@ def test_several_templates_are_told_apart() -> None:
     assert "Equal data: few-shot-cot k=4 70.2 %" in sentence(text)  # few-shot k=4 has the other template
 
 
+def test_calibrations_stand_under_their_method() -> None:
+    """Every score and calibration has a line with mean, interval, spread and F1, at 80 columns."""
+    result = comparison()
+    for mean, method in zip((0.7, 0.8), result["methods"], strict=False):
+        accuracy = {"mean": mean, "std": 0.02, "min": 0.6, "max": 0.9, "ci95": [0.5, 0.95]}
+        method["calibrations"] = [
+            {"name": name, "accuracy": accuracy, "macro_f1": {"mean": 0.65} if name == "batch" else None}
+            for name in ("sum", "batch")
+        ]
+    text = printed(result)
+    assert row(text, "sum ") == [["70.0", "50.0–95.0", "–", "–", "–"], ["80.0", "50.0–95.0", "2.0", "60.0–90.0", "–"]]
+    assert [line[-1] for line in row(text, "batch ")] == ["65.0", "65.0"]
+    assert re.search(r"few-shot k=1 *\n +sum", text)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "scores and calibrations" not in printed(comparison())
+
+
 def test_spread_is_said() -> None:
     """The widest range over draws and over seeds is put in words."""
     text = sentence(printed(comparison()))

@@ -1,4 +1,4 @@
-"""What a model writes: transformers' own greedy text, whatever is written beside it, cut at its stop sequence."""
+"""What a model writes: transformers' own text, greedy or drawn, whatever is written beside it, cut at its stop."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from promptkit.errors import DataError, WindowError
+from promptkit.errors import DataError, ModelError, PromptkitError, WindowError
 from promptkit.models import Model
 from promptkit.prompt import Generation, Message, Prompt
-from promptkit.score import prompt_lengths, score
+from promptkit.score import Table, prompt_lengths, score
+from promptkit.score.sampling import Sampling, draw_tokens, random_number, sample_key
 from promptkit.score.writing import Request, Writer, find_ends
 from tests.naive import ARCHITECTURES, SLOW, model, naive_logprobs, tokenizer
 
@@ -46,15 +47,33 @@ def greedy(scored: Model, prompt: Prompt) -> str:
     return both[len(before) :] if both.startswith(before) else scored.encoder.decode(new)
 
 
-def likely(scored: Model, token: int) -> Model:
-    """A copy of the model that always writes one token."""
+def drawn(scored: Model, prompt: Prompt, sample: int, sampling: Sampling) -> str:
+    """One sample, from a whole forward pass of transformers for every token."""
+    assert prompt.generation
+    request = Request(tuple(scored.encoder.encode(prompt.text)), prompt.generation.stop, prompt.generation.max_tokens)
+    pen, key = Writer(scored, request, find_ends(scored)), sample_key(sampling.seed, request.ids, sample)
+    while pen.written is None:
+        with torch.no_grad():
+            logits = scored.network(input_ids=torch.tensor([[*request.ids, *pen.ids]])).logits[:, -1]
+        [[token]] = draw_tokens(logits, [[random_number(key, len(pen.ids))]], sampling)
+        pen.add(token)
+    return pen.written.text
+
+
+def texts(table: Table) -> list[list[str]]:
+    """What was drawn, per prompt and sample."""
+    return [[sample.generated for sample in prediction.samples] for prediction in table.predictions]
+
+
+def likely(scored: Model, *tokens: int) -> Model:
+    """A copy of the model that always writes one token; of several, each as likely."""
     network = type(scored.network)(scored.network.config).eval()
     network.load_state_dict(scored.network.state_dict())
     head = torch.nn.Linear(network.config.hidden_size, network.config.vocab_size)
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.zeros_(head.bias)
     with torch.no_grad():
-        head.bias[token] = 9.0
+        head.bias[list(tokens)] = 15.0
     network.set_output_embeddings(head)
     return replace(scored, network=network)
 
@@ -84,13 +103,125 @@ def test_writing_does_not_depend_on_what_is_written_beside_it() -> None:
             assert prediction.logprobs == pytest.approx(whole[prediction.id].logprobs, abs=CLOSE)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "mamba"])
-def test_choices_are_scored_after_what_was_written(architecture: str) -> None:
-    """Chain of thought: the choices' scores are those after prompt and rationale in one encoding."""
-    table = score(model(architecture), prompts())
+@pytest.mark.parametrize(
+    ("architecture", "kind"),
+    [*((name, "byte-level") for name in (*ARCHITECTURES, "mamba")), ("llama", "unigram"), ("gpt2", "wordpiece")],
+)
+@pytest.mark.parametrize("choices", [CHOICES, ("ly", "lier still", " lie")])
+def test_choices_are_scored_after_what_was_written(architecture: str, kind: str, choices: tuple[str, ...]) -> None:
+    """The choices' scores are those after prompt and rationale in one encoding, also where that cuts them otherwise."""
+    scored = model(architecture, kind)
+    table = score(scored, prompts(choices=choices), batch_tokens=300)
     for prompt, prediction in zip(prompts(), table.predictions, strict=True):
-        wanted = naive_logprobs(model(architecture), prompt.text + (prediction.generated or ""), CHOICES)
+        wanted = naive_logprobs(scored, prompt.text + (prediction.generated or ""), choices)
         assert prediction.logprobs == pytest.approx(wanted, abs=CLOSE)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "mistral", "bloom", "mamba"])
+@pytest.mark.parametrize("sampling", [Sampling(3, 1.2, 1.0, 5), Sampling(3, 0.9, 0.8, 5)])
+def test_samples_are_drawn_from_transformers_own_logits(architecture: str, sampling: Sampling) -> None:
+    """Along the tree, in batches and alone: every token is the one that a whole pass and the same number give."""
+    scored = model(architecture)
+    table = score(
+        scored, prompts(), batch_tokens=200, samples=3, temperature=sampling.temperature, top_p=sampling.top_p, seed=5
+    )
+    assert texts(table) == [[drawn(scored, prompt, sample, sampling) for sample in range(3)] for prompt in prompts()]
+    assert len({text for row in texts(table) for text in row}) > 10
+
+
+def test_samples_do_not_depend_on_what_is_drawn_beside_them() -> None:
+    """Any order, subset, room and number of samples give the same texts and scores; another seed gives others."""
+    whole = {p.id: p for p in score(model("gemma2"), prompts(), samples=6, temperature=1.5).predictions}
+    for seed, room in enumerate((1, 64, 150, 1000)):
+        some = random.Random(seed).sample(prompts(), k=5)
+        table = score(model("gemma2"), some, samples=3 + seed, temperature=1.5, batch_tokens=room)
+        for prediction in table.predictions:
+            for sample, other in zip(prediction.samples, whole[prediction.id].samples, strict=False):
+                assert (sample.generated, sample.predicted) == (other.generated, other.predicted)
+                assert sample.logprobs == pytest.approx(other.logprobs, abs=CLOSE)
+    reseeded = score(model("gemma2"), prompts(), samples=6, temperature=1.5, seed=1)
+    assert texts(reseeded) != [[sample.generated for sample in whole[p.id].samples] for p in prompts()]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "bloom"])
+def test_choices_are_scored_after_every_sample(architecture: str) -> None:
+    """Each sample's scores are those after its own text; it votes for its most likely choice."""
+    table = score(model(architecture), prompts(), samples=4, temperature=1.5)
+    for prompt, prediction in zip(prompts(), table.predictions, strict=True):
+        assert (prediction.logprobs, prediction.generated) == ((), None)
+        for sample in prediction.samples:
+            wanted = naive_logprobs(model(architecture), prompt.text + sample.generated, CHOICES)
+            assert sample.logprobs == pytest.approx(wanted, abs=CLOSE)
+            assert sample.predicted == sample.logprobs.index(max(sample.logprobs))
+        ballots = [sample.predicted for sample in prediction.samples]
+        assert prediction.votes[0] == (prediction.predicted, ballots.count(prediction.predicted))
+
+
+def test_requests_that_end_at_different_lengths_share_their_tokens() -> None:
+    """The same prompt with several limits and stops is one text: each gets its beginning of it, and its own scores."""
+    limits = [Generation((), 16, None), Generation((), 3, None), Generation(("e",), 16, None), Generation((), 9, None)]
+    same = [replace(prompts()[0], id=str(n), generation=limit) for n, limit in enumerate(limits)]
+    table = score(model("qwen2"), same)
+    for prompt, prediction in zip(same, table.predictions, strict=True):
+        assert prediction.generated == greedy(model("qwen2"), prompt).partition("e" if prompt.id == "2" else "\0")[0]
+        wanted = naive_logprobs(model("qwen2"), prompt.text + prediction.generated, CHOICES)
+        assert prediction.logprobs == pytest.approx(wanted, abs=CLOSE)
+    assert table.tokens_computed < len(model("qwen2").encoder.encode(same[0].text)) + 16 + 4 * 10
+
+
+def test_every_sample_is_counted_and_only_what_differs_is_computed() -> None:
+    """Samples of one prompt run the prompt once, and part where they differ; what was written counts in full."""
+    scored = likely(model(), *tokenizer().encode(" and good", add_special_tokens=False))
+    free = [replace(prompt, choices=()) for prompt in prompts()]
+    table = score(scored, free, samples=8)
+    lengths = [len(model().encoder.encode(prompt.text)) for prompt in free]
+    limits = [prompt.generation.max_tokens for prompt in free if prompt.generation]
+    assert max(len(set(row)) for row in texts(table)) > 4
+    assert table.tokens_generated == 8 * sum(limits)
+    assert table.tokens_prompted == 8 * (sum(lengths) + sum(limits))
+    assert table.tokens_computed < sum(lengths) + 8 * sum(limits)
+    assert table.tokens_computed <= table.tokens_unique + len(free)
+
+
+def test_no_prompt_is_computed_again_to_score_what_follows_its_text() -> None:
+    """Choices go on from the cache of the text: beside the unique tokens only the last before each is run again."""
+    long = [replace(prompt, text=INSTRUCTION * 3 + prompt.text) for prompt in prompts()]
+    table = score(model(), long)
+    assert table.tokens_computed <= table.tokens_unique + 2 * len(long)
+    several = score(model(), long, samples=4)
+    assert several.tokens_computed <= several.tokens_unique + 5 * len(long)
+
+
+def test_answers_of_the_samples_vote() -> None:
+    """The most frequent answer is predicted, the first of equals; ties and unread answers are counted."""
+    good, cold, other = (tokenizer().encode(text, add_special_tokens=False)[0] for text in (" good", " cold", "?"))
+    one = Prompt("", "Text:", (), " good", generation=Generation((), 1, "(good|cold|go|c)"))
+    rows = [replace(one, id=str(number), text=f"Text: {number}") for number in range(40)]
+    table = score(likely(model(), good, cold, other), rows, samples=4)
+    ballots = [[sample.predicted for sample in prediction.samples] for prediction in table.predictions]
+    read = [[answer for answer in answers if answer] for answers in ballots]
+    for prediction, answers in zip(table.predictions, read, strict=True):
+        most = max(map(answers.count, answers), default=0)
+        assert prediction.predicted == next((answer for answer in answers if answers.count(answer) == most), None)
+        assert sum(count for _, count in prediction.votes) == len(answers)
+    assert table.ties == sum(2 * answers.count(answers[0]) == len(answers) for answers in read if answers) > 0
+    assert 0 < sum(map(len, read)) < 160
+    assert score(likely(model(), other), rows, samples=4).unread == 40
+
+
+def test_samples_of_what_is_not_written_are_an_error() -> None:
+    """Where choices are scored alone there is nothing to draw."""
+    with pytest.raises(PromptkitError, match="samples is 4, but these prompts have nothing to write"):
+        score(model(), [{"prompt": "Text:", "choices": [" a", " b"]}], samples=4)
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_damaged_weights_write_nothing(samples: int) -> None:
+    """Logits that are not numbers are an error, not a text."""
+    scored = likely(model(), 5)
+    torch.nn.init.constant_(scored.network.get_output_embeddings().bias, torch.nan)
+    with pytest.raises(ModelError, match="not numbers"):
+        score(scored, [free_prompt(None)], samples=samples)
 
 
 def test_rationale_begins_the_assistants_turn() -> None:
@@ -199,14 +330,14 @@ def test_answer_that_is_read_names_a_choice() -> None:
 
 
 def test_shared_prefix_is_computed_once_for_writing() -> None:
-    """Many queries behind a long instruction: it is run once to write, and once more to score."""
+    """Many queries behind a long instruction: it is run once, to write and to score."""
     rows = [
         Prompt(str(i), f"{INSTRUCTION * 3}Text: {i}\nSentiment:", CHOICES, None, generation=Generation((), 4, None))
         for i in range(60)
     ]
     table = score(model(), rows)
     shared = len(model().encoder.encode(INSTRUCTION * 3))
-    assert table.tokens_computed < 3 * shared + 60 * 2 * 30
+    assert table.tokens_computed < shared + 60 * 30
     assert table.tokens_prompted > 60 * 3 * shared
     ends = ("a.", tokenizer().decode([len(tokenizer()) - 1]) + ".")  # before and after all these in the tree
     others = [replace(rows[0], id=text, text=text) for text in ends]

@@ -35,6 +35,17 @@ def test_row_with_turns_and_something_to_generate() -> None:
     assert prompt.generation == Generation(("\n",), 5, None)
 
 
+def test_row_with_prompts_to_calibrate_by() -> None:
+    """Texts, or turns for chat, become prompts with the row's own choices."""
+    (prompt,) = read_prompts([{**ROW, "content_free": ["N/A", ""], "domain": ["words"]}])
+    assert [other.text for other in prompt.content_free] == ["N/A", ""]
+    assert [other.text for other in prompt.domain] == ["words"]
+    assert {other.choices for other in (*prompt.content_free, *prompt.domain)} == {(" positive", " negative")}
+    turns = [{"role": "user", "content": "N/A"}]
+    (prompt,) = read_prompts([{**ROW, "messages": turns, "content_free": [turns]}], chat=True)
+    assert prompt.content_free[0].messages == (Message("user", "N/A"),)
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -49,6 +60,9 @@ def test_row_with_turns_and_something_to_generate() -> None:
         ({**ROW, "label": "positive"}, "label 'positive' is not an index from 0 to 1"),
         ({**ROW, "label": True}, "label True is not an index from 0 to 1"),
         ({**ROW, "messages": ["hello"]}, "row 2: 'messages' is .*: expected a list of objects with role and content"),
+        ({**ROW, "content_free": "N/A"}, "row 2: 'content_free' is 'N/A': expected a list of prompts, texts or lists"),
+        ({**ROW, "domain": ["a", 1]}, r"row 2: 'domain' is \['a', 1\]: expected a list of prompts, texts or lists"),
+        ({**ROW, "domain": [[{"role": "user", "content": "a"}]]}, "is a list of turns: expected text, or score with"),
         ({**ROW, "generation": {"stop": []}}, "row 2: 'generation' is .*: expected stop, max_tokens and answer"),
     ],
 )
@@ -62,3 +76,16 @@ def test_chat_without_turns_is_an_error() -> None:
     """Chat turns are never made up from a plain prompt."""
     with pytest.raises(DataError, match=r"row 1 \(id '0'\): no messages: chat turns are needed for --chat"):
         read_prompts([ROW], chat=True)
+    turns = [{"role": "user", "content": "hello"}]
+    with pytest.raises(DataError, match="a content-free prompt is text: expected a list of turns, as for --chat"):
+        read_prompts([{**ROW, "messages": turns, "content_free": ["N/A"]}], chat=True)
+
+
+def test_content_free_prompts_belong_to_choices() -> None:
+    """They have the choices of their prompt, and there is nothing to calibrate where the model writes first."""
+    other = Prompt("b", "N/A", (" y",), None)
+    with pytest.raises(DataError, match=r"a content-free prompt has choices \(' y',\): expected \(' x',\)"):
+        read_prompts([Prompt("a", "Sentiment:", (" x",), 0, content_free=(other,))])
+    generation = {"stop": [], "max_tokens": 5, "answer": None}
+    with pytest.raises(DataError, match="content-free prompts calibrate choices; here the model writes first"):
+        read_prompts([{**ROW, "generation": generation, "domain": ["x"]}])

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from promptkit.verbs import View
 
 STYLES = {
     "instruction": "magenta",
@@ -107,3 +111,14 @@ def _visible(text: str, *, whitespace: bool) -> list[str]:
 
 def _print(console: Console, text: Text) -> None:
     console.print(text, soft_wrap=True, highlight=False)
+
+
+def print_view(view: View, console: Console) -> None:
+    """Print a prompt: its parts, their tokens' numbers, its training pair's tokens, its choices."""
+    console.rule(f"{view.template} · {view.id}", align="left")
+    print_parts(view.parts, console, whitespace=True)
+    print_counts(view.counts, console)
+    console.rule("the training pair's tokens, those with loss in ⟦ ⟧", align="left", style="dim")
+    print_tokens(view.tokens, console, whitespace=True)
+    for choice in view.choices:
+        console.print(f"choice {choice!r}")

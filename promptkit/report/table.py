@@ -42,30 +42,36 @@ def print_comparison(result: Result, console: Console) -> None:
     """
     methods = result["methods"]
     items = test_items(result)
-    _print_lines(console, _headlines(result, items), style="bold")
+    print_lines(console, _headlines(result, items), style="bold")
     _print_table(console, "Accuracy in %, on the same test records", _accuracy_columns(methods, items), methods)
+    if calibrated := _calibrated(methods):
+        title = "The same records by other scores and calibrations, accuracy in %"
+        _print_table(console, title, _calibration_columns(calibrated), calibrated, first="score")
+    if voted := [method for method in methods if "samples" in method]:
+        _print_table(console, "Votes of the texts drawn for each record", _vote_columns(voted, items), voted)
     _print_table(console, "Cost per test item, and of training once", _cost_columns(methods, items), methods)
-    _print_section(console, "Spread", describe_spread(result))
-    _print_section(console, "Prompting against training", describe_methods(result))
+    print_section(console, "Spread", describe_spread(result))
+    print_section(console, "Prompting against training", describe_methods(result))
     if result.get("break_even"):
         title = "Break-even: test items from which on LoRA is cheaper, its training included"
         counts = result["break_even"]
         _print_table(console, title, _break_even_columns(counts), [{"method": name} for name in counts])
-        _print_lines(console, ["", *describe_break_even()], indent=2)
-    _print_section(console, "Notes", [str(note) for note in result.get("notes", [])])
+        print_lines(console, ["", *describe_break_even()], indent=2)
+    print_section(console, "Notes", [str(note) for note in result.get("notes", [])])
     console.print()
     run = [f"run    {result['run']}"] if result["run"] else []
     places = [*run, *(f"figure {path}" for path in result.get("figures", []))]
     console.print(Text("\n".join(places)), highlight=False, soft_wrap=True)  # paths stay whole
 
 
-def _print_section(console: Console, title: str, sentences: Sequence[str]) -> None:
+def print_section(console: Console, title: str, sentences: Sequence[str]) -> None:
+    """Print sentences below a title; nothing where there are none."""
     if sentences:
-        _print_lines(console, ["", title], style="bold")
-        _print_lines(console, sentences, indent=2)
+        print_lines(console, ["", title], style="bold")
+        print_lines(console, sentences, indent=2)
 
 
-def _print_lines(console: Console, lines: Sequence[str], *, style: str = "", indent: int = 0) -> None:
+def print_lines(console: Console, lines: Sequence[str], *, style: str = "", indent: int = 0) -> None:
     """Print lines wrapped to the console's width, plain and without trailing spaces."""
     for text in lines:
         for part in Text(text, style=style).wrap(console, console.width - indent) or [Text()]:
@@ -74,11 +80,13 @@ def _print_lines(console: Console, lines: Sequence[str], *, style: str = "", ind
             console.print(line, highlight=False)
 
 
-def _print_table(console: Console, title: str, columns: Columns, methods: Sequence[Result]) -> None:
+def _print_table(
+    console: Console, title: str, columns: Columns, methods: Sequence[Result], *, first: str = "method"
+) -> None:
     """Print one line per method, those of the same template together where there are several."""
     gap = 2 if console.width >= 90 else 1
     table = Table(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("method", no_wrap=True, vertical="bottom")
+    table.add_column(first, no_wrap=True, vertical="bottom")
     for header in columns:
         table.add_column(Text(header), justify="right", no_wrap=True, vertical="bottom")
     several, last = len(templates({"methods": methods})) > 1, None
@@ -87,7 +95,7 @@ def _print_table(console: Console, title: str, columns: Columns, methods: Sequen
             last = method.get("template")
             table.add_row(Text(str(last), style="italic"))
         table.add_row(Text(condition_name(method)), *(Text(cell) for cell in cells))
-    _print_lines(console, ["", title], style="bold")
+    print_lines(console, ["", title], style="bold")
     console.print(Padding(table, (0, 0, 0, 2), expand=False), highlight=False)
 
 
@@ -123,6 +131,42 @@ def _accuracy_columns(methods: Sequence[Result], items: int) -> Columns:
     else:  # choices are always read, so their line has room for the interval
         columns["F1 interval"] = intervals
     return columns
+
+
+def _vote_columns(methods: Sequence[Result], items: int) -> Columns:
+    texts = [items * method["samples"] for method in methods]
+    return {
+        "texts": [str(method["samples"]) for method in methods],
+        "for the\nwinner %": [percent(method["agreement"]) for method in methods],
+        "ties %": [percent(method["ties"] / items) for method in methods],
+        "texts\nunread %": [
+            percent(method["unread_samples"] / count) for method, count in zip(methods, texts, strict=True)
+        ],
+        "records\nunread %": [percent(method["unread"] / items) for method in methods],
+    }
+
+
+def _calibrated(methods: Sequence[Result]) -> list[Result]:
+    """Return one line per method and score or calibration, those of a method under its name as their heading."""
+    several = len(templates({"methods": methods})) > 1
+    return [
+        {"method": each["name"], "template": _heading(method, several), "runs": method["runs"], **_figures(each)}
+        for method in methods
+        for each in method.get("calibrations", ())
+    ]
+
+
+def _heading(method: Result, several: bool) -> str:
+    return f"{condition_name(method)}, {method['template']}" if several else condition_name(method)
+
+
+def _figures(calibration: Result) -> Result:
+    return {"accuracy": calibration["accuracy"], "macro_f1": calibration["macro_f1"]}
+
+
+def _calibration_columns(lines: Sequence[Result]) -> Columns:
+    accuracy = _accuracy_columns(lines, 1)
+    return {header: accuracy[header] for header in ("mean", "95 % interval", "std", "min–max", "F1")}
 
 
 def _cost_columns(methods: Sequence[Result], items: int) -> Columns:

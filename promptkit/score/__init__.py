@@ -3,6 +3,6 @@
 from promptkit.score.answers import read_answer, same_answer
 from promptkit.score.scorer import score
 from promptkit.score.sheets import prompt_lengths
-from promptkit.score.table import Prediction, Table
+from promptkit.score.table import Prediction, Sample, Table
 
-__all__ = ["Prediction", "Table", "prompt_lengths", "read_answer", "same_answer", "score"]
+__all__ = ["Prediction", "Sample", "Table", "prompt_lengths", "read_answer", "same_answer", "score"]

@@ -11,13 +11,18 @@ from typing import Any
 
 import numpy
 import torch
-from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
 from promptkit.errors import ModelError
+from promptkit.memory import choose_budget
 from promptkit.models import Model, quiet_transformers
+from promptkit.score.attention import Branches, branched
+from promptkit.score.budget import estimate_footprint
+from promptkit.score.path import PathCache
+from promptkit.score.tree import Layout
 
 _CPU_TOKENS = 384  # per pass; on a CPU more only makes attention within the pass dearer
+_BRANCH_COLUMNS = 128  # whose own attention is computed together: fewer calls, but more that no column looks at
 _LOGITS = 2**28  # the most numbers that the logits of one pass may have: 1 GiB in float32
 _LENGTH_DEPENDENT = ("dynamic", "longrope")  # position encodings that change with the length of the whole
 _ATTENDING = {"full_attention", "sliding_attention"}
@@ -28,19 +33,23 @@ class Network:
 
     `windows` maps a kind of layer to how far it looks back in tokens (None: all the way); the key None stands
     for every layer of a network whose layers are all of one kind. `unshared` says why this network cannot take
-    a prefix tree; None where it may.
+    a prefix tree; None where it may. `branches` is whether branches of a pass may attend apart (`attention.py`).
+    `footprint` is what running it takes beside its weights, `budget` the bytes that may be taken for that.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, memory: int | None = None) -> None:
         self.model = model
         self.module: Any = model.network
         base = self.module.get_base_model() if hasattr(self.module, "get_base_model") else self.module
         self.name = type(base).__name__
         self.config = base.config.get_text_config(decoder=True)
         self.vocabulary = base.get_input_embeddings().num_embeddings
+        self.footprint = estimate_footprint(self.config, self.vocabulary, self.module.dtype.itemsize)
+        self.budget = choose_budget(memory, model.device)
         self.takes = set(inspect.signature(base.forward).parameters)
         self.windows = _find_windows(self.config)
         self.unshared = self._why_unshared()
+        self.branches = model.device == "cpu" and self.config._attn_implementation == "sdpa"
 
     @property
     def window(self) -> int | None:
@@ -59,8 +68,8 @@ class Network:
         return min(layer.get("original_max_position_embeddings") or default for layer in layers)
 
     def tokens_per_pass(self, batch_tokens: int) -> int:
-        """How many tokens of a prefix tree to run in one pass, at most `batch_tokens`."""
-        fitting = min(batch_tokens, max(1, _LOGITS // self.vocabulary))
+        """How many tokens of a prefix tree to run in one pass, at most `batch_tokens`, and within the budget."""
+        fitting = max(1, min(batch_tokens, _LOGITS // self.vocabulary, self.budget // 4 // self.footprint.token))
         return min(fitting, _CPU_TOKENS) if self.model.device == "cpu" else fitting
 
     def run_columns(
@@ -68,7 +77,7 @@ class Network:
         tokens: Sequence[int],
         places: numpy.ndarray,
         seen: numpy.ndarray | None,
-        cache: DynamicCache | None,
+        cache: Cache | None,
         read: Sequence[int],
     ) -> torch.Tensor:
         """Return the logits [R, V] at the columns `read` of one pass over C columns.
@@ -89,21 +98,45 @@ class Network:
         )
         return logits[0][: len(read)]
 
-    def run_batch(self, tokens: Sequence[int], places: numpy.ndarray, cache: DynamicCache) -> torch.Tensor:
-        """Return the logits [N, V] after one more token of every row of a batch; `cache` grows by it.
+    def run_pass(self, layout: Layout, base: int, cache: PathCache | None, read: Sequence[int]) -> torch.Tensor:
+        """Return the logits [R, V] at the columns `read` of one pass of a prefix tree, `base` tokens deep in it.
 
-        places: [N, K] the position of every column in its own row, the new token's last; -1 marks padding.
+        `cache` holds the `base` tokens and grows by the pass; None where there are none, and nothing is to be kept.
         """
-        new = places[:, -1:]
-        masks = self._masks((places >= 0)[:, None], (new - places)[:, None])
+        places = numpy.concatenate([numpy.arange(base), numpy.array(layout.positions, dtype=int)])
+        chain = is_chain(layout.parents)
+        if self.branches and not chain and (self.window is None or self.window > places.max()):
+            branches = Branches(tuple(_cut_branches(layout.parents, self.module.dtype)))
+            with branched(self.config, branches):
+                return self.run_columns(layout.tokens, places, None, cache, read)
+        seen = None
+        if not chain:
+            seen = numpy.hstack([numpy.ones((len(places) - base, base), dtype=bool), find_seen(layout.parents)])
+        return self.run_columns(layout.tokens, places, seen, cache, read)
+
+    def run_batch(
+        self,
+        tokens: numpy.ndarray,
+        places: numpy.ndarray,
+        cache: Cache,
+        seen: numpy.ndarray | None = None,
+        read: Sequence[int] = (0,),
+    ) -> torch.Tensor:
+        """Return the logits [N, R, V] at the columns `read` of C more columns of N rows, by which `cache` grows.
+
+        tokens: [N, C]. places: [N, K] the position of every column in its own row, the new ones last; -1 marks
+        padding. seen: [N, C, K] which columns each new one attends to; None where that is all but padding.
+        """
+        new = places[:, -tokens.shape[1] :]
+        seen = (places >= 0)[:, None] if seen is None else seen
         return self._call(
-            input_ids=self._tensor(tokens)[:, None],
-            position_ids=self._tensor(new),
-            attention_mask=masks,
+            input_ids=self._tensor(tokens),
+            position_ids=self._tensor(new.clip(0)),
+            attention_mask=self._masks(seen, new[:, :, None] - places[:, None]),
             past_key_values=cache,
             use_cache=True,
-            read=[0],
-        )[:, 0]
+            read=list(read),
+        )
 
     def run_rows(self, rows: Sequence[Sequence[int]], read: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return the logits [R, V] at positions `read[i]` of every row, rows in order, nothing cached.
@@ -195,34 +228,6 @@ def branch_cache(cache: DynamicCache | None) -> DynamicCache:
     return twin
 
 
-def gather_rows(sources: Sequence[tuple[DynamicCache, Sequence[int]]]) -> DynamicCache:
-    """Return a cache of N rows, each the given columns of a one-row cache, padded at its end to the longest."""
-    batch = DynamicCache()
-    batch.layers = [copy.copy(layer) for layer in sources[0][0].layers]
-    for number, layer in enumerate(batch.layers):
-        keys, values = [], []
-        for cache, columns in sources:
-            index = torch.as_tensor(columns, dtype=torch.long, device=layer.keys.device)
-            keys.append(cache.layers[number].keys[0].index_select(1, index).transpose(0, 1))
-            values.append(cache.layers[number].values[0].index_select(1, index).transpose(0, 1))
-        layer.keys = pad_sequence(keys, batch_first=True).transpose(1, 2)
-        layer.values = pad_sequence(values, batch_first=True).transpose(1, 2)
-    return batch
-
-
-def keep_rows(cache: DynamicCache, rows: Sequence[int]) -> None:
-    """Drop every row of the cache but those whose numbers are given."""
-    for layer in cache.layers:
-        index = torch.as_tensor(rows, dtype=torch.long, device=layer.keys.device)
-        layer.keys, layer.values = layer.keys.index_select(0, index), layer.values.index_select(0, index)
-
-
-def count_column_bytes(cache: DynamicCache) -> int:
-    """Return the bytes that one token takes in the cache, all layers together."""
-    layers = [layer for layer in cache.layers if layer.keys is not None]
-    return sum(2 * layer.keys[0, :, 0].numel() * layer.keys.element_size() for layer in layers)
-
-
 def is_chain(parents: Sequence[int]) -> bool:
     """Whether every column follows the one before it, so that plain causal attention is right."""
     return all(parent == column - 1 for column, parent in enumerate(parents))
@@ -238,6 +243,25 @@ def find_seen(parents: Sequence[int]) -> numpy.ndarray:
         if parent >= 0:
             seen[column] |= seen[parent]
     return seen
+
+
+def _cut_branches(parents: Sequence[int], dtype: torch.dtype) -> Iterator[tuple[int, int, torch.Tensor | None]]:
+    """Yield the columns (first, last, mask) that see nothing of one another, small branches together."""
+    roots = [column for column, parent in enumerate(parents) if parent < 0]
+    start = 0
+    for root, following in zip(roots, [*roots[1:], len(parents)], strict=True):
+        if root > start and following - start > _BRANCH_COLUMNS:
+            yield start, root, _branch_mask(parents[start:root], start, dtype)
+            start = root
+    yield start, len(parents), _branch_mask(parents[start:], start, dtype)
+
+
+def _branch_mask(parents: Sequence[int], start: int, dtype: torch.dtype) -> torch.Tensor | None:
+    local = [max(-1, parent - start) for parent in parents]
+    if is_chain(local):
+        return None
+    hidden = torch.from_numpy(~find_seen(local))
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)
 
 
 def _find_windows(config: Any) -> dict[str | None, int | None]:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-import numpy
 import torch
-from transformers import DynamicCache
 
 from promptkit.cost import Shape, forward_flops
-from promptkit.score.forward import Network, branch_cache, find_seen, is_chain
-from promptkit.score.tree import Layout, Step, Tokens, Tree, lay_out, plan_steps
+from promptkit.score.budget import count_columns, plan_within
+from promptkit.score.forward import Network
+from promptkit.score.path import PathCache
+from promptkit.score.tree import Layout, Step, Tokens, Tree, lay_out
 
 Report = Callable[[int], None]
 
@@ -27,11 +27,15 @@ class Way(Enum):
 
 @dataclass(slots=True)
 class Usage:
-    """What was run through a network so far: tokens without padding, and the FLOPs they took."""
+    """What was run through a network so far: tokens without padding, and the FLOPs they took.
+
+    `unique` is the number of tokens in the prefix tree of all that was asked for: the least that could be run.
+    """
 
     shape: Shape
     tokens: int = 0
     flops: float = 0.0
+    unique: int = 0
 
     def add_tokens(self, new: int, cached: int = 0) -> None:
         """Count `new` tokens of one sequence after `cached` ones; the head is counted by `add_reads`."""
@@ -90,48 +94,53 @@ def prepare_scoring(
 
 
 def run_scoring(network: Network, way: Way, scoring: Scoring, batch_tokens: int) -> None:
-    """Fill in the scores, the given way; no pass has more than `batch_tokens` tokens unless one row has."""
+    """Fill in the scores, the given way, within the network's budget of memory.
+
+    No pass has more than `batch_tokens` tokens, or takes more memory, unless one row alone does.
+    """
     if way is Way.TREE:
-        run_steps(network, scoring, plan_steps(scoring.tree, network.tokens_per_pass(batch_tokens)))
+        reads = [len({read.depth for read in row}) for row in scoring.reads]
+        tokens = network.tokens_per_pass(batch_tokens)
+        run_steps(network, scoring, plan_within(scoring.tree, reads, tokens, network.footprint, network.budget))
     else:
         run_batches(network, scoring, batch_tokens if way is Way.BATCHES else 0)
 
 
 def run_steps(network: Network, scoring: Scoring, steps: Sequence[Step]) -> None:
-    """Run planned steps in their order; a cache is dropped once no later step continues it."""
-    last_use = {step.parent: index for index, step in enumerate(steps)}
-    caches: dict[int | None, DynamicCache] = {}
-    for index, step in enumerate(steps):
-        layout = lay_out(scoring.tree, step)
-        parent = caches.get(step.parent)
-        cache = branch_cache(parent) if parent is not None or step.end is not None else None
-        _read_step(network, scoring, step, layout, cache)
-        if step.end is not None:
-            caches[index] = cache
-        else:
+    """Run planned steps in their order, depth first: what a step continues is still in the one cache."""
+    room = max((step.base + count_columns(scoring.tree, step) for step in steps), default=0)
+    cache = PathCache(room) if any(step.end is not None for step in steps) else None
+    for step in steps:
+        if cache is not None:
+            cache.rewind(step.base)
+        _read_step(network, scoring, step, lay_out(scoring.tree, step), cache)
+        if step.end is None:
             scoring.finish_rows(step.first, step.last)
-        for used in [used for used in caches if last_use.get(used, -1) <= index]:
-            del caches[used]
 
 
 def run_batches(network: Network, scoring: Scoring, batch_tokens: int) -> None:
     """Run whole rows, nothing shared, in padded batches of rows of similar length.
 
-    A batch has at most `batch_tokens` tokens, padding included; 0 runs every row alone.
+    A batch has at most `batch_tokens` tokens, padding included, and fits the budget; 0 runs every row alone.
     """
     rows = scoring.tree.rows
     order = sorted((row for row in range(len(rows)) if scoring.reads[row]), key=lambda row: len(rows[row]))
     batch: list[int] = []
+    read: set[int] = set()
     for row in order:
-        if batch and len(rows[row]) * (len(batch) + 1) > batch_tokens:
+        depths = {each.depth for each in scoring.reads[row]}
+        length, count = len(rows[row]), len(batch) + 1
+        taken = network.footprint.count(length, length * count, len(read | depths) * count)
+        if batch and (length * count > batch_tokens or taken > network.budget):
             _read_batch(network, scoring, batch)
-            batch = []
+            batch, read = [], set()
         batch.append(row)
+        read |= depths
     if batch:
         _read_batch(network, scoring, batch)
 
 
-def _read_step(network: Network, scoring: Scoring, step: Step, layout: Layout, cache: DynamicCache | None) -> None:
+def _read_step(network: Network, scoring: Scoring, step: Step, layout: Layout, cache: PathCache | None) -> None:
     rows = range(step.first, step.last)
     ends = [step.base + len(path) for path in layout.paths]
     wanted = [
@@ -144,12 +153,7 @@ def _read_step(network: Network, scoring: Scoring, step: Step, layout: Layout, c
     for end, added in zip(ends, layout.added, strict=True):
         scoring.usage.add_tokens(added, end - added)
     scoring.usage.add_reads(len(columns))
-    seen = None
-    if not is_chain(layout.parents):
-        prefix = numpy.ones((len(layout.tokens), step.base), dtype=bool)
-        seen = numpy.hstack([prefix, find_seen(layout.parents)])
-    places = numpy.concatenate([numpy.arange(step.base), numpy.array(layout.positions, dtype=int)])
-    logits = network.run_columns(layout.tokens, places, seen, cache, columns)
+    logits = network.run_pass(layout, step.base, cache, columns)
     index = {column: row for row, column in enumerate(columns)}
     _write_scores(scoring, logits, [(index[column], read) for column, read in wanted])
 

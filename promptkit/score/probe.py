@@ -1,9 +1,12 @@
-"""A network into the fastest way it can be trusted to run: a few rows are scored each way, and compared."""
+"""A network into the fastest way it can be trusted to run: two short rows are scored each way, and compared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy
 
@@ -11,10 +14,13 @@ from promptkit.cost import Shape
 from promptkit.errors import ModelError
 from promptkit.score.forward import Network
 from promptkit.score.likelihood import Scoring, Usage, Way, prepare_scoring, run_batches, run_steps
-from promptkit.score.tree import Step, Tokens, Tree, build_tree
+from promptkit.score.precision import in_float32
+from promptkit.score.tree import Step, Tokens, build_tree
 
+# Any text will do that gives every tokenizer a few dozen different tokens.
+_TEXT = "It was a bright cold day in April, and the clocks were striking 13. What is 4 + 5, he said; no: 60-7? "
 _LENGTH = 64  # tokens of a row that are probed
-_SHARED = 24  # of which the two rows share at most so many
+_OWN = 40  # of which the rows do not share so many
 _TOLERANCE = 1e-3  # in float32, relative to how much the scores vary; a wrong mask gives 0.1 and more
 _HALF_TOLERANCE = 0.1  # in 16 bits
 _NO_SHAPE = Shape(0, 0, 0, 0)
@@ -23,48 +29,69 @@ _NO_SHAPE = Shape(0, 0, 0, 0)
 _REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError, NotImplementedError)
 
 
-def choose_way(network: Network, tree: Tree, longest: int, batch_tokens: int) -> tuple[Way, str | None]:
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How to run a network, whether branches of a pass may attend apart, and what a reader should know of it."""
+
+    way: Way
+    branches: bool = False
+    notes: tuple[str, ...] = ()
+
+
+_verdicts: WeakKeyDictionary[Any, dict[tuple[Any, ...], Verdict]] = WeakKeyDictionary()
+
+
+def choose_way(network: Network, longest: int) -> Verdict:
     """Return how to run this network, and why it is not along the prefix tree, where it is not.
 
     A slower way is taken where the network refuses the faster one, or answers differently from one row at a time
-    by more than rounding. longest: the tokens of the longest sequence that will be run.
+    by more than rounding. longest: the tokens of the longest sequence that will be run. The same text is probed
+    whatever is to be scored, once per network, so what is noted is the network's and no prompt's.
 
     Raises ModelError for a network in which a token changes what comes before it.
     """
     limit = network.length_limit
     if limit is not None and longest > limit:
-        return (
-            Way.ALONE,
-            f"{network.name} encodes positions differently beyond {limit} tokens: run one by one",
-        )
-    rows = _pick_rows(network, tree)
-    if not rows:
-        return Way.TREE, None
+        note = f"{network.name} encodes positions differently beyond {limit} tokens: run one by one"
+        return Verdict(Way.ALONE, notes=(note,))
+    length = _LENGTH
+    if network.window is not None and network.window < longest:  # what lies beyond a layer's window is seen, too
+        length = min(longest, network.window + _LENGTH)
+    known = _verdicts.setdefault(network.module, {})
+    key = (length, network.model.dtype, network.model.device, network.config._attn_implementation)
+    if key not in known:
+        known[key] = _probe(network, length)
+    network.branches = known[key].branches
+    return known[key]
+
+
+def _probe(network: Network, length: int) -> Verdict:
+    rows = _make_rows(network, length)
     alone = partial(run_batches, network, batch_tokens=0)
     wanted = _score(rows, alone)
     network.check_numbers(wanted.tolist())
     _check_causal(network, rows[0], wanted, alone)
-    refused = network.unshared or _compare(network, rows, wanted, partial(_run_cut, network))
+    rounding = _note_rounding(network, rows, wanted, alone)
+    along_tree = partial(_compare, network, rows, wanted, partial(_run_cut, network))
+    if not network.unshared and network.branches and not along_tree():
+        return Verdict(Way.TREE, branches=True, notes=rounding)
+    network.branches = False
+    refused = network.unshared or along_tree()
     if not refused:
-        return Way.TREE, None
+        return Verdict(Way.TREE, notes=rounding)
     note = f"what prompts share was computed again for each: {refused}"
-    refused = _compare(network, rows, wanted, partial(run_batches, network, batch_tokens=batch_tokens))
-    return (Way.ALONE, f"{note}; run one by one: {refused}") if refused else (Way.BATCHES, note)
+    refused = _compare(network, rows, wanted, partial(run_batches, network, batch_tokens=2 * length))
+    if refused:
+        return Verdict(Way.ALONE, notes=(f"{note}; run one by one: {refused}", *rounding))
+    return Verdict(Way.BATCHES, notes=(note, *rounding))
 
 
-def _pick_rows(network: Network, tree: Tree) -> list[Tokens]:
-    """Return the longest row and a neighbour, cut short unless a layer's window calls for their full length."""
-    rows, shared = tree.rows, tree.shared
-    if not rows:
-        return []
-    longest = max(range(len(rows)), key=lambda row: len(rows[row]))
-    neighbours = [row for row in (longest, longest + 1) if 0 < row < len(rows)]
-    second = max(neighbours, key=lambda row: shared[row], default=0)
-    pair = [rows[second], rows[second - 1]] if second else [rows[0]]
-    if network.window is None or network.window >= len(rows[longest]):
-        start = max(0, shared[second] - _SHARED)
-        pair = [row[start : start + _LENGTH] for row in pair]
-    return [row for row in pair if len(row) > 1]
+def _make_rows(network: Network, length: int) -> list[Tokens]:
+    """Return two rows of tokens with a common beginning, the second shorter, for padding to show."""
+    ids = [token for token in network.model.encoder.encode(_TEXT) if token < network.vocabulary] or [0]
+    row = tuple((ids * (length // len(ids) + 1))[:length])
+    own = min(_OWN, length // 2)
+    return [row, row[:-own] + row[: -own - 1 : -1][: own - 5]]
 
 
 def _score(rows: list[Tokens], run: Callable[[Scoring], None]) -> numpy.ndarray:
@@ -90,10 +117,29 @@ def _compare(network: Network, rows: list[Tokens], wanted: numpy.ndarray, run: C
     try:
         found = _score(rows, run)
     except _REFUSALS as error:
-        return f"{network.name} raised {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return f"{network.name} raised {_say(error)}"
     if _differ(network, found, wanted):
         return f"{network.name} then differs by up to {abs(found - wanted).max():.2g} nats per token"
     return None
+
+
+def _note_rounding(
+    network: Network, rows: list[Tokens], wanted: numpy.ndarray, run: Callable[[Scoring], None]
+) -> tuple[str, ...]:
+    """Return how far 16-bit scores are from those of the same weights in float32; nothing in float32."""
+    dtype = network.model.dtype
+    if dtype == "float32":
+        return ()
+    try:
+        with in_float32(network.module):
+            exact = _score(rows, run)
+    except _REFUSALS as error:
+        return (f"{dtype}: how far scores are from float32 could not be measured ({_say(error)})",)
+    apart = abs(wanted - exact)
+    return (
+        f"{dtype}: on {len(exact)} tokens of a probe text, log-likelihoods differ from float32 by "
+        f"{apart.mean():.1g} nats per token on average, {apart.max():.1g} at most",
+    )
 
 
 def _check_causal(network: Network, row: Tokens, wanted: numpy.ndarray, run: Callable[[Scoring], None]) -> None:
@@ -110,3 +156,7 @@ def _differ(network: Network, found: numpy.ndarray, wanted: numpy.ndarray) -> bo
     tolerance = _TOLERANCE if network.model.dtype == "float32" else _HALF_TOLERANCE
     difference = float(numpy.sqrt(numpy.mean((found - wanted) ** 2)))
     return not difference <= tolerance * max(float(numpy.std(wanted)), 0.05)  # also where it is NaN
+
+
+def _say(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

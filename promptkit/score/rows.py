@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from promptkit.errors import DataError
 from promptkit.prompt import Prompt, prompt_from_row
 
+#: Keys of a plain row under which it may bring prompts to calibrate by.
+CONTENT_FREE = ("content_free", "domain")
+
 
 def read_prompts(rows: Iterable[Prompt | Mapping[str, Any]], *, chat: bool = False) -> list[Prompt]:
     """Return `rows` as prompts; a plain row without an id gets its number, counted from 0.
 
+    A plain row's `content_free` and `domain` are lists of prompts: texts or, for chat, lists of turns.
     Raises DataError, naming the row (counted from 1), where a key is missing or of the wrong kind, a choice is
     empty, the label is not one of them, there is nothing to score, or chat turns are asked for and missing.
     """
@@ -20,7 +25,7 @@ def read_prompts(rows: Iterable[Prompt | Mapping[str, Any]], *, chat: bool = Fal
         where = f"row {number + 1}"
         if isinstance(row, Mapping):
             _check_row(row, where)
-            row = prompt_from_row({"id": str(number), "choices": (), **row})
+            row = _add_content_free(prompt_from_row({"id": str(number), "choices": (), **row}), row)
         elif not isinstance(row, Prompt):
             raise DataError(f"{where} is a {type(row).__name__}: expected a Prompt or an object with a prompt")
         _check_prompt(row, f"{where} (id {row.id!r})", chat)
@@ -36,12 +41,35 @@ def _check_row(row: Mapping[str, Any], where: str) -> None:
     if not isinstance(choices, list | tuple) or not all(isinstance(choice, str) for choice in choices):
         raise DataError(f"{where}: 'choices' is {choices!r}: expected a list of texts")
     turns = row.get("messages") or ()
-    if not all(isinstance(turn, Mapping) and {"role", "content"} <= turn.keys() for turn in turns):
+    if not _are_turns(turns):
         raise DataError(f"{where}: 'messages' is {turns!r}: expected a list of objects with role and content")
     generation = row.get("generation")
     wanted = {"stop", "max_tokens", "answer"}
     if generation is not None and not (isinstance(generation, Mapping) and wanted <= generation.keys()):
         raise DataError(f"{where}: 'generation' is {generation!r}: expected stop, max_tokens and answer")
+    for key in CONTENT_FREE:
+        given = row.get(key) or ()
+        if not isinstance(given, list | tuple) or not all(isinstance(each, str) or _are_turns(each) for each in given):
+            raise DataError(f"{where}: {key!r} is {given!r}: expected a list of prompts, texts or lists of turns")
+
+
+def _are_turns(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(
+        isinstance(turn, Mapping) and {"role", "content"} <= turn.keys() for turn in value
+    )
+
+
+def _add_content_free(prompt: Prompt, row: Mapping[str, Any]) -> Prompt:
+    """Return a row's prompt with the content-free prompts that the row brings, each with the row's choices."""
+
+    def read(key: str) -> tuple[Prompt, ...]:
+        forms = [{"prompt": each} if isinstance(each, str) else {"messages": each} for each in row.get(key) or ()]
+        return tuple(
+            prompt_from_row({"id": f"{prompt.id}, {key} {number}", "prompt": "", "choices": prompt.choices, **form})
+            for number, form in enumerate(forms)
+        )
+
+    return replace(prompt, content_free=read("content_free"), domain=read("domain"))
 
 
 def _check_prompt(prompt: Prompt, where: str, chat: bool) -> None:
@@ -52,6 +80,15 @@ def _check_prompt(prompt: Prompt, where: str, chat: bool) -> None:
         raise DataError(f"{where}: choice {choices.index('')} is empty: expected at least one character")
     if chat and not prompt.messages:
         raise DataError(f"{where}: no messages: chat turns are needed for --chat, or score with --plain")
+    for other in (*prompt.content_free, *prompt.domain):
+        if prompt.generation is not None or not choices:
+            raise DataError(f"{where}: content-free prompts calibrate choices; here the model writes first")
+        if other.choices != choices:
+            raise DataError(f"{where}: a content-free prompt has choices {other.choices}: expected {choices}")
+        if chat and not other.messages:
+            raise DataError(f"{where}: a content-free prompt is text: expected a list of turns, as for --chat")
+        if not chat and not other.text and other.messages:
+            raise DataError(f"{where}: a content-free prompt is a list of turns: expected text, or score with --chat")
     if label is None or (isinstance(label, str) and not choices):
         return
     if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(choices):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from promptkit.errors import PromptkitError
+from promptkit.memory import parse_size
 from promptkit.models import Model
 from promptkit.prompt import Prompt
 from promptkit.score.answers import read_answer, same_answer
+from promptkit.score.calibration import Likelihoods
 from promptkit.score.rows import read_prompts
-from promptkit.score.sheets import Sheet, check_window, list_sequences, open_sheets
-from promptkit.score.table import Prediction, Table
-from promptkit.score.tree import build_tree
+from promptkit.score.sampling import choose_sampling
+from promptkit.score.sheets import Sheet, check_window, copy_sheet, open_sheets
+from promptkit.score.table import Prediction, Sample, Table
+from promptkit.score.votes import count_votes
 
 if TYPE_CHECKING:
     from promptkit.score.likelihood import Usage
@@ -23,57 +28,122 @@ def score(
     *,
     chat: bool = False,
     batch_tokens: int = 4096,
+    memory: int | str | None = None,
+    samples: int = 1,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Table:
     """Return what the model says to every prompt: choices by log-likelihood, free text by writing and reading.
 
     A choice's score is the sum of its tokens' log-likelihoods (nats) in one joint encoding with its prompt.
-    Where a prompt has something to generate, that is written first (greedily); choices are then scored after
-    it, or an answer is read from it. Plain rows `{"prompt", "choices", "label"?, "id"?, "messages"?}` are taken
-    too. Scores depend neither on the order of the prompts nor on `batch_tokens`, the most tokens in one forward
-    pass, beyond rounding. `progress` is called with (prompts done, prompts in all).
+    Where a prompt has something to generate, that is written first; choices are then scored after it, or an
+    answer is read from it. It is the most likely text, token by token; with `samples` of 2 or more, so many texts
+    are drawn at `temperature` (default 0.7) from the `top_p` likeliest tokens (default 1: all), and their answers
+    vote. `seed` is that of the draws. Plain rows `{"prompt", "choices", "label"?, "id"?, "messages"?}` are taken
+    too. Content-free prompts that prompts bring are scored in the same pass, each once. Scores depend neither on
+    the order of the prompts nor on `batch_tokens`, the most tokens in one forward pass, nor on `memory`, what the
+    work may take beside the weights (bytes, or a size such as "2GB"; default: half of what is free), beyond rounding.
+    `progress` is called with (prompts done, prompts in all).
 
-    Raises DataError for a malformed row, WindowError for a prompt longer than the model's window, ModelError
-    where chat turns cannot be rendered or the tokenizer does not fit the network.
+    Raises PromptkitError where nothing is to be written that could be drawn, DataError for a malformed row,
+    WindowError for a prompt longer than the model's window, ModelError where chat turns cannot be rendered or the
+    tokenizer does not fit the network.
     """
-    sheets = open_sheets(model, read_prompts(prompts, chat=chat), chat)
+    sampling = choose_sampling(samples, temperature, top_p, seed)
+    asked = read_prompts(prompts, chat=chat)
+    if sampling and not any(prompt.generation for prompt in asked):
+        raise PromptkitError(f"samples is {samples}, but these prompts have nothing to write: their choices are scored")
+    content_free = {_what_is_said(other): other for each in asked for other in (*each.content_free, *each.domain)}
+    sheets = open_sheets(model, [*asked, *content_free.values()], chat)
     check_window(model, sheets)
     from promptkit.score.run import run_sheets  # loads torch, which importing promptkit must not
 
-    usage, note = run_sheets(model, sheets, chat=chat, batch_tokens=batch_tokens, progress=progress)
-    return _make_table(sheets, usage, note)
+    copies = [copy_sheet(sheet, samples) for sheet in sheets]
+    usage, notes = run_sheets(
+        model,
+        [sheet for several in copies for sheet in several],
+        chat=chat,
+        batch_tokens=batch_tokens,
+        memory=None if memory is None else parse_size(memory),
+        sampling=sampling,
+        progress=progress,
+    )
+    return _make_table(copies, len(asked), usage, notes)
 
 
-def _make_table(sheets: Sequence[Sheet], usage: Usage, note: str | None) -> Table:
-    tree, _ = build_tree(list_sequences(sheets))
-    read = [sheet.written for sheet in sheets if sheet.written and not sheet.joined]
+def _what_is_said(prompt: Prompt) -> tuple[Any, ...]:
+    """Return what a prompt's scores depend on: equal for content-free prompts of different rows."""
+    return prompt.text, prompt.messages, prompt.choices
+
+
+def _make_table(copies: Sequence[Sequence[Sheet]], count: int, usage: Usage, notes: tuple[str, ...]) -> Table:
+    """Return the table of the first `count` prompts, each with a sheet per sample; the others are content-free."""
+    asked = copies[:count]
+    content_free = {_what_is_said(sheet.prompt): _likelihoods(sheet) for [sheet] in copies[count:]}
+    sheets = [sheet for several in copies for sheet in several]
     return Table(
-        predictions=tuple(map(_predict, sheets)),
+        predictions=tuple(_vote([_predict(sheet, content_free) for sheet in several]) for several in asked),
         tokens_prompted=sum(sheet.tokens_prompted for sheet in sheets),
         tokens_computed=usage.tokens,
-        tokens_unique=tree.unique_tokens + sum(written.tokens for written in read),
+        tokens_unique=usage.unique,
         tokens_generated=sum(sheet.written.tokens for sheet in sheets if sheet.written),
         flops=usage.flops,
-        spanning=sum(any(joined.spans for joined in sheet.joined) for sheet in sheets),
+        spanning=sum(any(joined.spans for sheet in several for joined in sheet.joined) for several in asked),
         unfinished=sum(not sheet.written.finished for sheet in sheets if sheet.written),
-        notes=(note,) if note else (),
+        notes=notes,
     )
 
 
-def _predict(sheet: Sheet) -> Prediction:
+def _likelihoods(sheet: Sheet) -> Likelihoods:
+    return Likelihoods(
+        logprobs=sheet.logprobs,
+        first=tuple(tokens[0] for tokens in sheet.token_logprobs),
+        tokens=tuple(map(len, sheet.token_logprobs)),
+        bytes=tuple(len(choice.encode()) for choice in sheet.prompt.choices) if sheet.token_logprobs else (),
+    )
+
+
+def _predict(sheet: Sheet, content_free: Mapping[tuple[Any, ...], Likelihoods]) -> Prediction:
     prompt, written = sheet.prompt, sheet.written
     predicted: int | str | None
-    if sheet.logprobs:
-        predicted = sheet.logprobs.index(max(sheet.logprobs))
+    seen = _likelihoods(sheet)
+    if seen.logprobs:
+        predicted = seen.logprobs.index(max(seen.logprobs))
     else:
         predicted = _read(prompt, written.text if written else "")
     return Prediction(
         id=prompt.id,
-        logprobs=sheet.logprobs,
+        logprobs=seen.logprobs,
         predicted=predicted,
         label=prompt.label,
         generated=written.text if written else None,
         spans=any(joined.spans for joined in sheet.joined),
+        first=seen.first,
+        tokens=seen.tokens,
+        bytes=seen.bytes,
+        content_free=tuple(content_free[_what_is_said(other)] for other in prompt.content_free),
+        domain=tuple(content_free[_what_is_said(other)] for other in prompt.domain),
+    )
+
+
+def _vote(samples: Sequence[Prediction]) -> Prediction:
+    """Return what the samples of a prompt vote for; the prediction itself where there is only one."""
+    if len(samples) == 1:
+        return samples[0]
+    votes = count_votes([sample.predicted for sample in samples])
+    return replace(
+        samples[0],
+        logprobs=(),
+        predicted=votes[0][0] if votes else None,
+        generated=None,
+        spans=any(sample.spans for sample in samples),
+        first=(),
+        tokens=(),
+        bytes=(),
+        samples=tuple(Sample(sample.generated or "", sample.predicted, sample.logprobs) for sample in samples),
+        votes=votes,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from promptkit.errors import WindowError
@@ -21,6 +22,7 @@ class Sheet:
 
     `text` is what stands before the choices: the prompt, rendered as chat turns where asked for, and then what
     was written. `joined` holds a joint encoding per choice that is to be scored; none where an answer is read.
+    `token_logprobs` holds the log-likelihoods (nats) of every such choice's tokens, once it is scored.
     """
 
     prompt: Prompt
@@ -28,7 +30,12 @@ class Sheet:
     request: Request | None = None
     joined: tuple[Joined, ...] = ()
     written: Written | None = None
-    logprobs: tuple[float, ...] = ()
+    token_logprobs: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def logprobs(self) -> tuple[float, ...]:
+        """The log-likelihood of every scored choice: the sum over its tokens, in nats."""
+        return tuple(map(math.fsum, self.token_logprobs))
 
     @property
     def scores_choices(self) -> bool:
@@ -71,6 +78,13 @@ def open_sheets(model: Model, prompts: Sequence[Prompt], chat: bool) -> list[She
     return sheets
 
 
+def copy_sheet(sheet: Sheet, samples: int) -> list[Sheet]:
+    """Return a sheet per sample of what is to be written on it; itself where that is nothing, or one text."""
+    if sheet.request is None or samples == 1:
+        return [sheet]
+    return [replace(sheet, request=replace(sheet.request, sample=sample)) for sample in range(samples)]
+
+
 def join_choices(model: Model, sheets: Sequence[Sheet], chat: bool) -> None:
     """Encode every choice behind its sheet's text as it is now."""
     scored = [sheet for sheet in sheets if sheet.scores_choices]
@@ -81,8 +95,10 @@ def join_choices(model: Model, sheets: Sequence[Sheet], chat: bool) -> None:
 
 
 def list_sequences(sheets: Sequence[Sheet]) -> list[Tokens]:
-    """The sequences that the network is to run: all but the last token of each, which is only predicted."""
-    written = [sheet.request.ids for sheet in sheets if sheet.request]
+    """The sequences that the network is to run, or has run: all but the last token, which is only predicted."""
+    written = [
+        (*sheet.request.ids, *(sheet.written.ids[:-1] if sheet.written else ())) for sheet in sheets if sheet.request
+    ]
     return [*written, *(joined.ids[:-1] for sheet in sheets for joined in sheet.joined)]
 
 

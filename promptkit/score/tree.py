@@ -82,12 +82,13 @@ def build_tree(sequences: Sequence[Tokens]) -> tuple[Tree, list[int]]:
     return tree, [len(rows) - 1 - row_of[sequence] for sequence in sequences]
 
 
-def plan_steps(tree: Tree, tokens_per_step: int) -> list[Step]:
+def plan_steps(tree: Tree, tokens_per_step: int, deepest: int | None = None) -> list[Step]:
     """Return the forward passes that compute every token of the tree at least once, parents before children.
 
     Rows are packed into steps of at most `tokens_per_step` tokens (a single row may be longer). A prefix gets a
     step of its own where packs would otherwise repeat it for `_WORTH_A_PASS` tokens or more. Steps come depth
-    first, so only the caches on one path from the root are needed at a time.
+    first, so only the caches on one path from the root are needed at a time. With `deepest`, no cache is kept
+    beyond that depth: what is shared there is repeated.
     """
     steps: list[Step] = []
     waiting: list[Step] = [Step(None, 0, len(tree.rows), 0, 0)]
@@ -97,7 +98,7 @@ def plan_steps(tree: Tree, tokens_per_step: int) -> list[Step]:
         if depth > 0:
             parent = len(steps)
             steps.append(step)
-        cuts = _find_cuts(tree, step.first, step.last, depth, tokens_per_step)
+        cuts = _find_cuts(tree, step.first, step.last, depth, tokens_per_step, deepest)
         waiting += [Step(parent, first, last, depth, end) for first, last, end in reversed(cuts)]
         edges = [step.first, *(edge for first, last, _ in cuts for edge in (first, last)), step.last]
         for first, last in zip(edges[::2], edges[1::2], strict=True):
@@ -123,7 +124,9 @@ def lay_out(tree: Tree, step: Step) -> Layout:
     return layout
 
 
-def _find_cuts(tree: Tree, first: int, last: int, base: int, capacity: int) -> list[tuple[int, int, int]]:
+def _find_cuts(
+    tree: Tree, first: int, last: int, base: int, capacity: int, deepest: int | None
+) -> list[tuple[int, int, int]]:
     """Return the largest groups of rows (first, last, shared depth) whose prefix is worth a step of its own."""
     found = []
     waiting = [(first, last)]
@@ -134,8 +137,9 @@ def _find_cuts(tree: Tree, first: int, last: int, base: int, capacity: int) -> l
             continue
         depth = min(tree.shared[first + 1 : last])
         repeats = -(-tokens // capacity) - 1
-        if (depth - base) * repeats >= _WORTH_A_PASS:
-            found.append((first, last, depth))
+        kept = depth if deepest is None else min(depth, deepest)
+        if (kept - base) * repeats >= _WORTH_A_PASS:
+            found.append((first, last, kept))
         else:
             edges = [first, *(row for row in range(first + 1, last) if tree.shared[row] == depth), last]
             waiting += reversed(list(pairwise(edges)))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from promptkit.models import Model
+from promptkit.score.sampling import random_number
 
 _CONTEXT = 8  # tokens of the prompt to decode with: some tokenizers drop the space of a first word
 _BYTES_PER_CHARACTER = 4  # the most tokens that one character can take
@@ -13,34 +14,54 @@ _BYTES_PER_CHARACTER = 4  # the most tokens that one character can take
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a model wrote: the text before the stop sequence, and the number of tokens it took to get there.
+    """What a model wrote: the text before the stop sequence, and the tokens it took to get there.
 
     `finished` is false where the token limit ended it.
     """
 
     text: str
-    tokens: int
+    ids: tuple[int, ...]
     finished: bool
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were written."""
+        return len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be continued, until one of `stop` is in the text, an EOS, or `max_tokens` are written."""
+    """What is to be continued, until one of `stop` is in the text, an EOS, or `max_tokens` are written.
+
+    Where several texts are drawn after one prompt, `sample` tells their requests apart.
+    """
 
     ids: tuple[int, ...]
     stop: tuple[str, ...]
     max_tokens: int
+    sample: int = 0
 
 
 @dataclass(slots=True)
 class Writer:
-    """One request in the making."""
+    """One request in the making; `key` is what its random numbers are made from, where tokens are drawn."""
 
     model: Model
     request: Request
     ends: frozenset[int]
+    key: bytes = b""
     ids: list[int] = field(default_factory=list)
     written: Written | None = None
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens that the network is given until the writing is over: all but the last."""
+        return (*self.request.ids, *self.ids)[:-1]
+
+    @property
+    def number(self) -> float:
+        """The random number in [0, 1) that draws the next token."""
+        return random_number(self.key, len(self.ids))
 
     def add(self, token: int) -> bool:
         """Take the next token; true once the writing is over, and `written` is there."""
@@ -48,7 +69,7 @@ class Writer:
         if token in self.ends:
             self._finish(self.ids[:-1], finished=True)
         elif self._maybe_stopped() and self._find_stop(text := self.text(self.ids)) >= 0:
-            self.written = Written(text[: self._find_stop(text)], len(self.ids), True)
+            self.written = Written(text[: self._find_stop(text)], tuple(self.ids), True)
         elif len(self.ids) >= self.request.max_tokens:
             self._finish(self.ids, finished=False)
         return self.written is not None
@@ -61,7 +82,7 @@ class Writer:
         return both[len(before) :] if both.startswith(before) else self.model.encoder.decode(ids)
 
     def _finish(self, ids: Sequence[int], *, finished: bool) -> None:
-        self.written = Written(self.text(ids), len(self.ids), finished)
+        self.written = Written(self.text(ids), tuple(self.ids), finished)
 
     def _maybe_stopped(self) -> bool:
         """Whether a stop sequence is in what the last few tokens say: as many as the longest could take."""

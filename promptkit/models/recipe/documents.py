@@ -32,6 +32,9 @@ PRACTICE, BY_CHANCE, MOST_WORDS = 0.08, 0.5, 24
 UNFAMILIAR = 0.1
 """Share of the other classification documents whose labels are arbitrary words."""
 
+ADDED = {"lu2022"}
+"""Templates that came after the shipped weights were trained, and would change what the recipe makes."""
+
 LONG_INSTRUCTIONS = 0.4
 """The share that a template with a long instruction gets, against 1 for others."""
 
@@ -64,8 +67,7 @@ class Writer:
         self.own = [template for name, template in own.items() if name not in DENSE or name == "arrow"]
         families = {pool.task.templates for pool in [*pools, problems]}
         self.shipped = {
-            family: [load_template(name) for name in find_templates() if name.startswith(f"{family}/")]
-            for family in families
+            family: [load_template(f"{family}/{way}") for way in ways] for family, ways in _find_ways(families).items()
         }
 
     def practice(self, rng: random.Random, length: int) -> Document:
@@ -123,6 +125,12 @@ class Writer:
             return rng.choice(reasoned)
         plain = [template for template in candidates if not template.is_cot]
         return rng.choices(plain, weights=[LONG_INSTRUCTIONS if "wordy" in t.name else 1 for t in plain])[0]
+
+
+def _find_ways(families: Iterable[str]) -> dict[str, list[str]]:
+    """Return the shipped templates of every family, less those that were added since."""
+    names = [name.split("/", 1) for name in find_templates() if "/" in name]
+    return {family: [way for own, way in names if own == family and way not in ADDED] for family in families}
 
 
 def draw_classes(rng: random.Random, pool: Pool, *, most: int) -> tuple[Task, Sequence[Record]]:

@@ -1,0 +1,299 @@
+"""A limited number of calls into the best and the worst condition and the spread between them.
+
+How calls are handed out, and what was measured against full grids, is in docs/statistics.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptkit.data import hash_order
+from promptkit.errors import StudyError
+from promptkit.stats import Interval
+
+DRAWS = 4000
+#: Items that one condition is asked at a time.
+BATCH = 20
+#: What is known before any item was asked: as if one answer of average difficulty had been seen for it.
+PRIOR_ANSWERS = 1.0
+#: The noise of one condition is drawn to that of all of them, as if seen on this many items more.
+PRIOR_NOISE = 20.0
+
+Evaluate = Callable[[Hashable, Sequence[Hashable]], Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One condition: its mean score over all items as far as is known, the error of that, the items it was asked."""
+
+    condition: Hashable
+    mean: float
+    std: float
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetedSpread:
+    """The spread (best - worst mean score) of a grid, known from a part of its calls.
+
+    `spread` and `interval` are about the full grid on these items, so an answer to all calls has no width.
+    `estimates` hold every condition, best first; `best` and `worst` are the ends of that list. `calls` is what
+    was spent; `full_calls` what the grid would have cost.
+    """
+
+    spread: float
+    interval: Interval
+    estimates: tuple[Estimate, ...]
+    calls: int
+    full_calls: int
+
+    @property
+    def best(self) -> Estimate:
+        """The condition that is probably best."""
+        return self.estimates[0]
+
+    @property
+    def worst(self) -> Estimate:
+        """The condition that is probably worst."""
+        return self.estimates[-1]
+
+
+def estimate_spread(
+    conditions: Sequence[Hashable],
+    items: Sequence[Hashable],
+    evaluate: Evaluate,
+    *,
+    budget: int,
+    strata: Sequence[Hashable] | None = None,
+    strategy: str = "halving",
+    batch: int = BATCH,
+    until: Callable[[], bool] | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> BudgetedSpread:
+    """Return the spread of a grid, its best and its worst condition from at most `budget` calls.
+
+    A call is one item under one condition: `evaluate(condition, items)` returns a score per item, 0 or 1 or
+    any real score. Items come in one order for all conditions, so that conditions are compared on the same items
+    as far as possible; what an item's difficulty did to a condition's mean is taken out. `until` is asked before
+    every request and ends the search once it is true: a limit in minutes, at the price of repeatability.
+
+    `strata` names a kind per item, best its label: every condition is then asked the kinds in proportion, and a
+    condition that favours one kind is known sooner.
+
+    Strategies: `thompson` asks, in turn, the condition that is best (worst) in a draw of what is known;
+    `halving` gives all conditions still in play the same items and keeps the best and the worst of them, half
+    as many each round.
+
+    Means are drawn to each other as far as their errors demand (normal, with a prior fitted to the conditions
+    themselves), so the extremes are not picked for their luck (the winner's curse). How much more a condition that
+    was asked little may hide depends on whether the errors of conditions are shared: nothing if all are, most if
+    none is. The spread is the middle of the two, the interval reaches from the low end of the one to the high end
+    of the other.
+
+    The result is a function of the seed, the names (as text) of conditions and items and the scores; their order
+    does not matter.
+
+    Sources: Sclar et al. 2024, section 3 (FormatSpread: Thompson sampling for both ends); Karnin, Koren and Somekh
+    2013, "Almost optimal exploration in multi-armed bandits" (halving).
+
+    Raises StudyError for an unknown strategy, too small a budget, names that are not unique, and fewer than two
+    conditions or items.
+    """
+    _check(conditions, items, budget, strategy, batch)
+    if strata is not None and len(strata) != len(items):
+        raise StudyError(f"{len(strata)} strata were given for {len(items)} items; give one per item")
+    full = len(conditions) * len(items)
+    kinds = dict(zip(items, [None] * len(items) if strata is None else strata, strict=True))
+    search = _Search(conditions, kinds, evaluate, min(budget, full), until, seed)
+    equal = search.left // len(conditions)  # what everyone could be asked
+    first = equal // (_count_rounds(len(conditions)) + 1) if strategy == "halving" else min(batch, equal // 2)
+    search.ask(range(len(conditions)), max(2, first))
+    STRATEGIES[strategy](search, batch)
+    return search.conclude(level)
+
+
+def _check(conditions: Sequence[Hashable], items: Sequence[Hashable], budget: int, strategy: str, batch: int) -> None:
+    if strategy not in STRATEGIES:
+        raise StudyError(f"unknown strategy {strategy!r}; known: {', '.join(STRATEGIES)}")
+    for what, names in (("conditions", conditions), ("items", items)):
+        if len(names) < 2 or len({str(name) for name in names}) < len(names):
+            raise StudyError(f"{len(names)} {what} were given; a spread needs two or more with different names")
+    least = 2 * len(conditions)
+    if budget < least:
+        raise StudyError(
+            f"a budget of {budget} calls for {len(conditions)} conditions; the least is {least}, two items for each"
+        )
+    if batch < 1:
+        raise StudyError(f"a batch of {batch} items was asked for; the least is 1")
+
+
+class _Search:
+    """The scores seen so far and what they say; the only thing here that changes."""
+
+    def __init__(
+        self,
+        conditions: Sequence[Hashable],
+        strata: Mapping[Hashable, Hashable],
+        evaluate: Evaluate,
+        budget: int,
+        until: Callable[[], bool] | None,
+        seed: int,
+    ) -> None:
+        import numpy
+
+        self.conditions = sorted(conditions, key=lambda name: hash_order(f"conditions {seed}", str(name)))
+        self.items = _spread_strata(sorted(strata, key=lambda name: hash_order(f"items {seed}", str(name))), strata)
+        self.evaluate, self.left, self.until = evaluate, budget, until
+        self.random = numpy.random.default_rng(seed)
+        shape = len(self.conditions), len(self.items)
+        self.scores, self.seen = numpy.zeros(shape), numpy.zeros(shape)
+        self.asked = numpy.zeros(shape[0], dtype=int)
+        kinds = list(dict.fromkeys(strata[item] for item in self.items))
+        self.member = numpy.array([[float(strata[item] == kind) for kind in kinds] for item in self.items])
+        self.levels, self.difficulty = numpy.zeros((shape[0], len(kinds))), numpy.zeros(shape[1])
+        self.calls = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget, the grid or the time is used up."""
+        return self.left <= 0 or bool((self.asked == len(self.items)).all()) or bool(self.until and self.until())
+
+    def ask(self, rows: Sequence[int], count: int) -> None:
+        """Have these conditions answer their next `count` items each, as far as budget and items reach."""
+        for row in rows:
+            start = int(self.asked[row])
+            stop = min(start + count, len(self.items), start + self.left)
+            if stop <= start or self.is_over:
+                continue
+            scores = self.evaluate(self.conditions[row], self.items[start:stop])
+            if len(scores) != stop - start:
+                raise StudyError(
+                    f"condition {self.conditions[row]!r} gave {len(scores)} scores for {stop - start} items; "
+                    "one per item is expected"
+                )
+            self.scores[row, start:stop], self.seen[row, start:stop] = scores, 1
+            self.asked[row] = stop
+            self.left -= stop - start
+            self.calls += stop - start
+
+    def believe(self, sweeps: int = 1) -> tuple[Any, Any]:
+        """Return mean and standard deviation of every condition's mean over all items, given the scores seen.
+
+        Scores are level of the condition in the item's stratum + difficulty of the item + noise, fitted by
+        alternating least squares that goes on from the last fit.
+        """
+        import numpy
+
+        asked, size = self.asked, len(self.items)
+        per_stratum = self.seen @ self.member
+        for _ in range(sweeps):
+            rest = self.seen * (self.scores - self.difficulty)
+            overall = rest.sum(axis=1, keepdims=True) / asked[:, None]
+            self.levels = (rest @ self.member + PRIOR_ANSWERS * overall) / (per_stratum + PRIOR_ANSWERS)
+            rest = self.seen * (self.scores - self.levels @ self.member.T)
+            self.difficulty = rest.sum(axis=0) / (self.seen.sum(axis=0) + PRIOR_ANSWERS)
+        expected = self.levels @ self.member.T + self.difficulty
+        squares = (self.seen * (self.scores - expected) ** 2).sum(axis=1)
+        fitted = (per_stratum > 0).sum() + (self.seen.sum(axis=0) > 0).sum() - self.member.shape[1]
+        squares = squares + 0.25 / len(squares)  # one coin toss, so that equal answers are not certainty
+        pooled = squares.sum() / max(self.calls - fitted, 1)
+        noise = pooled * (squares + PRIOR_NOISE * pooled) / (asked * squares.sum() / self.calls + PRIOR_NOISE * pooled)
+        means = (self.seen * self.scores + (1 - self.seen) * expected).mean(axis=1)
+        variances = noise * (1 / asked - 1 / size)
+        prior_mean, prior_variance = _fit_prior(means, variances)
+        prior_variance = max(prior_variance, float(noise.mean()) / size)  # equal conditions differ on these items too
+        weight = prior_variance / (prior_variance + variances)
+        return prior_mean + weight * (means - prior_mean), numpy.sqrt(weight * variances)
+
+    def conclude(self, level: float) -> BudgetedSpread:
+        """Return the spread and the conditions, best first."""
+        import numpy
+
+        means, stds = self.believe(sweeps=30)
+        drawn = means + stds * self.random.standard_normal((DRAWS, len(means)))
+        spreads = drawn.max(axis=1) - drawn.min(axis=1)
+        low, high = numpy.quantile(spreads, [(1 - level) / 2, (1 + level) / 2])
+        hidden = float(spreads.mean() - numpy.ptp(means))
+        order = numpy.argsort(-means, kind="stable")
+        estimates = [
+            Estimate(self.conditions[row], float(means[row]), float(stds[row]), int(self.asked[row])) for row in order
+        ]
+        full = len(self.conditions) * len(self.items)
+        return BudgetedSpread(
+            float(spreads.mean()) - hidden / 2,
+            Interval(max(float(low) - hidden, 0.0), float(high)),
+            tuple(estimates),
+            self.calls,
+            full,
+        )
+
+
+def _spread_strata(items: Sequence[Hashable], strata: Mapping[Hashable, Hashable]) -> list[Hashable]:
+    """Return `items` with each stratum spread evenly, in its own order, so that every prefix has its share of all."""
+    members: dict[Hashable, list[Hashable]] = {}
+    for item in items:
+        members.setdefault(strata[item], []).append(item)
+    place = {item: (rank + 0.5) / len(kind) for kind in members.values() for rank, item in enumerate(kind)}
+    return sorted(items, key=place.__getitem__)
+
+
+def _fit_prior(means: Any, variances: Any) -> tuple[float, float]:
+    """Return mean and variance of the conditions' true means: Paule and Mandel 1982, by bisection.
+
+    Not their middle value of the variance but one that is too small with 20 % only: taking conditions for more
+    alike than they are would hide the spread.
+    """
+    import numpy
+    from scipy.stats import chi2
+
+    target = chi2.ppf(0.2, len(means) - 1)
+
+    low, high = 0.0, float(numpy.var(means, ddof=1)) + 1e-12
+    for _ in range(40):
+        middle = (low + high) / 2
+        weights = 1 / (middle + variances + 1e-12)
+        centre = (weights * means).sum() / weights.sum()
+        too_small = (weights * (means - centre) ** 2).sum() > target
+        low, high = (middle, high) if too_small else (low, middle)
+    return float(centre), high
+
+
+def _sample(search: _Search, batch: int) -> None:
+    """Thompson sampling: the best and the worst in turn, of a draw, among those with items left."""
+    import numpy
+
+    sign = 1
+    while not search.is_over:
+        means, stds = search.believe()
+        drawn = sign * (means + stds * search.random.standard_normal(len(means)))
+        drawn[search.asked == len(search.items)] = -numpy.inf
+        search.ask([int(drawn.argmax())], batch)
+        sign = -sign
+
+
+def _count_rounds(conditions: int) -> int:
+    """Return how often the conditions at each end are halved until one is left."""
+    return max(1, math.ceil(math.log2(conditions)) - 1)
+
+
+def _halve(search: _Search, batch: int) -> None:
+    """Successive halving at both ends: each round spends the same, on half as many conditions."""
+    import numpy
+
+    count = len(search.conditions)
+    rounds = _count_rounds(count)
+    for done in range(rounds):
+        means, _ = search.believe(sweeps=5)
+        kept = max(1, math.ceil(count / 2 ** (done + 2)))
+        order = numpy.argsort(means, kind="stable")
+        rows = sorted({*order[:kept].tolist(), *order[-kept:].tolist()})
+        share = search.left // (rounds - done) // len(rows)
+        search.ask(rows, share)
+    _sample(search, batch)
+
+
+STRATEGIES: dict[str, Callable[[_Search, int], None]] = {"thompson": _sample, "halving": _halve}

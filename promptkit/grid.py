@@ -1,0 +1,300 @@
+"""The axes of a study into its cells: every combination, with what varies inside what."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptkit.build import default_selection
+from promptkit.corrupt import GOLD, VALID, parse_labels, parse_rationale
+from promptkit.errors import DataError, PromptkitError, SelectionError, TemplateError, nearest
+from promptkit.evaluate import Condition, hash_records
+from promptkit.formatting import parse_format
+from promptkit.library import find_names
+from promptkit.order import order_demonstrations, sample_orders
+from promptkit.plan import METHODS, Step, passes_over
+from promptkit.readings import choose_readings, refuse_readings
+from promptkit.record import Record
+from promptkit.select import Draw, Selector
+from promptkit.splits import Splits
+from promptkit.surface import apply_format, sample_formats
+from promptkit.task import Task
+from promptkit.template import BoundTemplate, Template, load_template, match_templates
+
+if TYPE_CHECKING:
+    from promptkit.models import Model
+
+#: The axes of a study, as they are named in its table; an inner one varies within each value of its outer one.
+AXES = (
+    "model",
+    "method",
+    "template",
+    "format",
+    "labels",
+    "selection",
+    "k",
+    "demo-labels",
+    "rationale",
+    "draw",
+    "order",
+    "train-size",
+    "seed",
+)
+NESTED = {"order": "draw"}
+ALL = "all"
+OWN = "own"
+_MOST_ORDERS = 720
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What a study varies and what it holds fixed. Every combination of the axes is a cell.
+
+    Axes: `methods`; `templates` (names or globs; per family where a mapping); `formats` (`own`, formats as
+    `promptkit.formatting` reads them, or a number of random ones); `labels` (`own`, or words for the
+    task's labels in their order, separated by commas); `selections`; `shots`; `demo_labels` and `rationales` (what
+    demonstrations show, as `promptkit.corrupt` reads it); `draws` (how many choices of
+    demonstrations); `orders` (how many of the k! sequences of each choice, or `all`, or names of orders);
+    `train_sizes` (records that LoRA is trained on; all of the pool where empty); `seeds` (LoRA runs); `models`.
+    `reference` and `about` say where a preset's settings are from.
+    """
+
+    methods: tuple[str, ...] = ("few-shot",)
+    templates: tuple[str, ...] | Mapping[str, Sequence[str]] = ()
+    formats: tuple[str, ...] = (OWN,)
+    labels: tuple[str, ...] = (OWN,)
+    selections: tuple[str, ...] = ()
+    shots: tuple[int, ...] = (4,)
+    demo_labels: tuple[str, ...] = (GOLD,)
+    rationales: tuple[str, ...] = (VALID,)
+    draws: int = 5
+    orders: tuple[str, ...] = ("4",)
+    train_sizes: tuple[int, ...] = ()
+    seeds: int = 3
+    models: tuple[str, ...] = ()
+    calibrate: tuple[str, ...] = ()
+    seed: int = 0
+    split: str = "test"
+    limit: int | None = 200
+    train_limit: int | None = 512
+    chat: bool = False
+    dtype: str = "float32"
+    overlong: str = "error"
+    batch_tokens: int | None = None
+    memory: int | None = None
+    rank: int = 8
+    epochs: int = 5
+    learning_rate: float | None = None
+    reference: str = ""
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            if method not in METHODS:
+                raise PromptkitError(
+                    f"unknown method {method!r}; known: {', '.join(METHODS)}.{nearest(method, METHODS)}"
+                )
+        for name in ("draws", "seeds", "epochs", "rank", "limit", "train_limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise PromptkitError(f"{name} is {value}; it must be 1 or more")
+        if any(k < 1 for k in self.shots):
+            raise SelectionError(f"shots are {list(self.shots)}; each must be 1 or more (zero-shot is a method)")
+        for name in self.demo_labels:
+            parse_labels(name)
+        for name in self.rationales:
+            parse_rationale(name)
+
+
+def find_presets() -> dict[str, Path]:
+    """Return name -> file of every preset, the working directory's first."""
+    return find_names("presets", ".toml")
+
+
+def load_settings(preset: str | Path | None, **given: Any) -> StudySettings:
+    """Return the settings of a preset (a name or a TOML file), those that are `given` in their place.
+
+    Raises PromptkitError for an unknown preset, a file that is no TOML, and a key that is no setting.
+    """
+    read = _read_preset(preset) if preset else {}
+    return StudySettings(**{**read, **given})
+
+
+def _read_preset(preset: str | Path) -> dict[str, Any]:
+    known = find_presets()
+    path = Path(preset) if str(preset).endswith(".toml") else known.get(str(preset))
+    if path is None or not path.is_file():
+        raise PromptkitError(
+            f"unknown preset {str(preset)!r}; known: {', '.join(known)}, or a TOML file.{nearest(str(preset), known)}"
+        )
+    try:
+        read = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PromptkitError(f"{path}: is no TOML: {error}") from error
+    types = {each.name: str(each.type) for each in fields(StudySettings)}
+    for key, value in read.items():
+        if key not in types:
+            raise PromptkitError(f"{path}: unknown setting {key!r}; known: {', '.join(types)}.{nearest(key, types)}")
+        read[key] = _listed(value, types[key])
+    return read
+
+
+def _listed(value: Any, wanted: str) -> Any:
+    """Return a TOML value as a setting holds it: lists as tuples, one value where several may stand as a tuple."""
+    if isinstance(value, list):
+        return tuple(str(item) if "str" in wanted else item for item in value)
+    if wanted.startswith("tuple") and not isinstance(value, dict):
+        return (str(value) if "str" in wanted else value,)
+    return value
+
+
+@dataclass(frozen=True)
+class Point(Step):
+    """A cell of a study: a step and its place on every axis; `pool` are the records to draw from."""
+
+    factors: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def group(self) -> tuple[tuple[str, str], ...]:
+        """What cells have in common whose prompts are run together: all but the sequence of the same choice."""
+        return tuple((axis, value) for axis, value in self.factors.items() if axis != "order")
+
+
+def bind_ways(task: Task, settings: StudySettings) -> Iterator[tuple[BoundTemplate, dict[str, str]]]:
+    """Yield every template in every format with every set of label words, and its place on these axes."""
+    wanted = settings.templates
+    patterns = wanted.get(task.templates, ()) if isinstance(wanted, Mapping) else wanted
+    full = [
+        way if "/" in way or way.endswith(".jinja") else f"{task.templates}/{way}" for way in patterns or ("plain",)
+    ]
+    for name in match_templates(full, task.templates):
+        template = load_template(name)
+        for form in _choose_formats(settings, template):
+            bound = apply_format(template, parse_format(form)).bind(task) if form != OWN else template.bind(task)
+            for words in settings.labels:
+                yield _with_words(bound, words), {"template": name, "format": form, "labels": words}
+
+
+def _choose_formats(settings: StudySettings, template: Template) -> list[str]:
+    """Return the names of the formats asked for; a number is so many, the template's own first."""
+    names: dict[str, None] = {}
+    for asked in settings.formats:
+        if asked.isdecimal():
+            drawn = sample_formats(int(asked), template, seed=settings.seed)
+            names.update(dict.fromkeys(form.name for form in drawn))
+        else:
+            names[asked] = None
+    return list(names)
+
+
+def _with_words(bound: BoundTemplate, words: str) -> BoundTemplate:
+    if words == OWN:
+        return bound
+    given, labels = [word.strip() for word in words.split(",")], bound.task.labels or ()
+    if len(given) != len(labels) or len(set(given)) < len(given):
+        raise TemplateError(
+            f"label words {words!r}: task {bound.task.name!r} needs {len(labels)} different words, "
+            f"one for each of {', '.join(labels) or 'its labels, and has none'}"
+        )
+    return replace(bound.template, labels=dict(zip(labels, given, strict=True))).bind(bound.task)
+
+
+def plan_grid(task: Task, settings: StudySettings, splits: Splits, model: Model) -> Iterator[Point]:
+    """Yield every cell of the study for one model, those whose prompts are run together side by side.
+
+    Raises SelectionError and TemplateError for what does not fit the task, before anything is computed.
+    """
+    readings = choose_readings(settings.calibrate, refuse_readings(task))
+    common = {
+        "model": model.hash,
+        "dtype": model.dtype,
+        "overlong": settings.overlong,
+        "batch_tokens": settings.batch_tokens,
+        "test": hash_records(splits.test),
+    }
+    for bound, way in bind_ways(task, settings):
+        is_cot = bound.template.is_cot
+        for method in (method for method in settings.methods if METHODS[method] == is_cot):
+            base = Condition(method, bound, chat=settings.chat, seed=settings.seed, readings=() if is_cot else readings)
+            place = {"model": model.name, "method": method, **way}
+            for point in _points(task, settings, splits, base):
+                words = {} if way["labels"] == OWN else {"labels": way["labels"]}
+                yield replace(point, spec={**common, **point.spec, **words}, factors={**place, **point.factors})
+
+
+def _points(task: Task, settings: StudySettings, splits: Splits, base: Condition) -> Iterator[Point]:
+    if base.method.startswith("zero-shot"):
+        yield Point(base, spec=base.spec(), factors={"k": "0"})
+    elif base.method == "lora":
+        yield from _lora_points(settings, splits, base)
+    else:
+        yield from _few_shot_points(task, settings, splits, base)
+
+
+def _lora_points(settings: StudySettings, splits: Splits, base: Condition) -> Iterator[Point]:
+    sizes = sorted(settings.train_sizes) or [len(splits.pool)]
+    if sizes[-1] > len(splits.pool):
+        raise DataError(f"a training size is {sizes[-1]}, but only {len(splits.pool)} training records are there")
+    for size in sizes:
+        rows = splits.pool[:size]
+        validation = () if settings.train_sizes else splits.validation
+        epochs = passes_over(size, settings.epochs) if settings.train_sizes else settings.epochs
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            spec = {
+                **base.spec(),
+                "seed": seed,
+                "rows": hash_records(rows),
+                "validation": hash_records(validation) if validation else None,
+                "rank": settings.rank,
+                "epochs": epochs,
+                "learning_rate": settings.learning_rate,
+            }
+            place = {"k": "0", "train-size": str(size), "seed": str(seed)}
+            yield Point(base, rows, validation, size == sizes[-1], seed, epochs, spec, factors=place)
+
+
+def _few_shot_points(task: Task, settings: StudySettings, splits: Splits, base: Condition) -> Iterator[Point]:
+    pool = {"pool": hash_records(splits.pool)}
+    rationales = settings.rationales if base.bound.template.is_cot else (VALID,)
+    shown = [replace(base, demo_labels=own, rationale=why) for own in settings.demo_labels for why in rationales]
+    for selection in settings.selections or (default_selection(task),):
+        ranked = Selector(splits.pool, selection, settings.seed)
+        for k, condition in itertools.product(settings.shots, shown):
+            chosen = ranked.select(splits.test[0], k)
+            for seed in range(settings.seed, settings.seed + settings.draws):
+                for order in choose_orders(settings.orders, chosen, seed):
+                    drawn = replace(condition, k=k, draw=Draw(selection, order, seed, seed))
+                    place = {
+                        "selection": selection,
+                        "k": str(k),
+                        "demo-labels": condition.demo_labels,
+                        **({"rationale": condition.rationale} if base.bound.template.is_cot else {}),
+                        "draw": str(seed),
+                        "order": str(order),
+                    }
+                    yield Point(drawn, spec={**drawn.spec(), **pool}, factors=place)
+
+
+def choose_orders(asked: Sequence[str], chosen: tuple[Record, ...], seed: int) -> list[str | int]:
+    """Return the sequences to show a choice of k demonstrations in: permutation numbers, or names of orders.
+
+    `all` are the k! permutations; a number is so many of them, drawn by the seed. Raises SelectionError for what is
+    none of these, and for more than 720 permutations.
+    """
+    count = math.factorial(len(chosen))
+    orders: list[str | int] = []
+    for name in asked:
+        if name != ALL and not name.isdecimal():
+            order_demonstrations(chosen, name)  # raises for an unknown name
+            orders.append(name)
+            continue
+        wanted = count if name == ALL else min(int(name), count)
+        if wanted > _MOST_ORDERS:
+            raise SelectionError(f"{len(chosen)} demonstrations have {count} orders; ask for {_MOST_ORDERS} at most")
+        orders += range(wanted) if wanted == count else sample_orders(len(chosen), wanted, seed)
+    return list(dict.fromkeys(orders))

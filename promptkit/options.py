@@ -1,0 +1,130 @@
+"""The options that several verbs share, and the types of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from promptkit.errors import PromptkitError
+
+Function = Callable[..., Any]
+
+
+class Numbers(click.ParamType[tuple[int, ...]]):
+    """A list of whole numbers: `4` or `0,4,16`."""
+
+    name = "N[,N…]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the numbers; a usage error for anything else."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(dict.fromkeys(int(part) for part in str(value).split(",")))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of whole numbers such as 4 or 0,4,16", param, ctx)
+
+
+class Words(click.ParamType[tuple[str, ...]]):
+    """A list of words, separated by commas."""
+
+    name = "NAME[,NAME…]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return the words."""
+        return value if isinstance(value, tuple) else tuple(part.strip() for part in str(value).split(","))
+
+
+class Size(click.ParamType[int]):
+    """An amount of memory: `2GB`, `512MiB` or a number of bytes."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes; a usage error for anything else."""
+        from promptkit.memory import parse_size
+
+        try:
+            return parse_size(value)
+        except PromptkitError as error:
+            self.fail(str(error), param, ctx)
+
+
+def combine(*options: Function) -> Callable[[Function], Function]:
+    """Return a decorator that adds all of these options, in their order."""
+
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def positive(name: str, help_: str, default: int | None = None) -> Function:
+    """Return an option for a whole number above 0."""
+    return click.option(name, type=click.IntRange(min=1), default=default, show_default=default is not None, help=help_)
+
+
+def shots(default: int) -> Function:
+    """Return the option for numbers of demonstrations."""
+    return click.option(
+        "-k",
+        "--shots",
+        type=Numbers(),
+        default=(default,),
+        show_default=str(default),
+        help="Demonstrations per prompt; several numbers are each shown.",
+    )
+
+
+TASK = click.argument("task", default="reviews")
+MODEL = click.option(
+    "--model", default="tiny", show_default=True, help="A name, a hub id, a folder or an adapter folder."
+)
+DEVICE = click.option("--device", help="Where torch computes: cpu, cuda, cuda:1. Default: cuda where there is one.")
+DTYPE = click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16.")
+TEMPLATE = click.option("--template", "templates", multiple=True, help="A template's name or glob; may be repeated.")
+DATA = click.option(
+    "--data",
+    type=click.Path(),
+    help="Local JSONL, CSV or Parquet in place of the task's source: a file, or a folder with one file per split.",
+)
+SEED = click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw and shuffle.")
+SPLIT = click.option("--split", default="test", show_default=True, help="The split to take queries from.")
+CHAT = click.option(
+    "--chat/--plain",
+    default=False,
+    help="Render through the tokenizer's chat template, or as plain text (the default).",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout and nothing else.")
+SELECTION = click.option("--selection", help="How demonstrations are chosen; see `promptkit list selections`.")
+ORDER = click.option("--order", help="Their sequence: see `promptkit list orders`, or the number of a permutation.")
+BATCH = click.option("--batch-tokens", type=click.IntRange(min=1), help="Tokens in one forward pass at most.")
+MEMORY = click.option(
+    "--memory",
+    type=Size(),
+    help="What scoring may take beside the weights, such as 2GB or 512MiB. Default: half of what is free.",
+)
+OVERLONG = click.option(
+    "--overlong",
+    type=click.Choice(["error", "drop"]),
+    default="error",
+    show_default=True,
+    help="Prompts beyond the window: refuse them, or drop whole demonstrations and count.",
+)
+CALIBRATE = click.option(
+    "--calibrate",
+    type=Words(),
+    default=(),
+    help="Beside the sum: token, byte, first, pmi, contextual, domain, batch, or all; see docs/scoring.md.",
+)
+SAMPLING = (
+    positive("--samples", "Texts drawn wherever the model writes; their answers vote. 1: the most likely text.", 1),
+    click.option("--temperature", type=float, help="With several samples: of the draws. Default: 0.7."),
+    click.option("--top-p", type=float, help="With several samples: the share of likely tokens to draw. Default: 1."),
+)
+OUT_RUN = click.option("--out", type=click.Path(), help="The run folder. Default: runs/TASK-HASH.")
+TRAIN_LIMIT = positive("--train-limit", "Training records (and pool for demonstrations) after a seeded shuffle.", 512)

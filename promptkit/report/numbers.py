@@ -1,0 +1,339 @@
+"""A run into tables of numbers, the same for the page, for CSV files and for LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from promptkit.report.source import Answers, Source, cells_by_condition, condition_of, name_conditions, varying_axes
+from promptkit.report.wording import FLOP, NOTHING, percent, percent_range, quantity
+
+Result = Mapping[str, Any]
+
+#: Rows from which on a LaTeX table may break over pages.
+_LONG = 40
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+} | {sign: "\\" + sign for sign in "&%$#_{}"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its header, the name it has in a CSV file, and what its values are (a key of `SHOWN`)."""
+
+    header: str
+    name: str
+    kind: str = "text"
+
+    @property
+    def is_number(self) -> bool:
+        """Whether its values stand to the right."""
+        return self.kind != "text"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A table: `name` is its file's. Values are as computed (shares from 0 to 1); an interval is a pair."""
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+    def shown(self) -> list[list[str]]:
+        """Return the rows as a reader sees them."""
+        return [
+            [
+                NOTHING if value is None else SHOWN[column.kind](value)
+                for column, value in zip(self.columns, row, strict=True)
+            ]
+            for row in self.rows
+        ]
+
+
+#: How values are shown, by their kind.
+SHOWN: dict[str, Callable[[Any], str]] = {
+    "text": str,
+    "count": lambda value: f"{value:,}",
+    "never": lambda value: "never" if value == "never" else f"{value:,}",
+    "percent": percent,
+    "interval": percent_range,
+    "flop": lambda value: quantity(value, FLOP),
+    "seconds": lambda value: f"{value:.3g}",
+}
+
+
+def count_conditions(source: Source) -> Numbers:
+    """Return a row per condition: what it is, and its accuracy over draws, orders and seeds."""
+    result = source.result
+    axes = varying_axes(result["methods"])
+    names = name_conditions(result)
+    columns = (
+        Column("condition", "condition"),
+        *(Column(axis, axis) for axis in axes),
+        Column("runs", "runs", "count"),
+        Column("mean", "mean", "percent"),
+        Column("95 %", "ci95", "interval"),
+        Column("std", "std", "percent"),
+        Column("min", "min", "percent"),
+        Column("max", "max", "percent"),
+        Column("spread", "spread", "percent"),
+    )
+    rows = []
+    for each in result["methods"]:
+        accuracy = each["accuracy"]
+        figures = [accuracy["mean"], accuracy.get("ci95"), *(accuracy[key] for key in ("std", "min", "max"))]
+        place = [each["factors"].get(axis) for axis in axes]
+        rows.append((names[condition_of(each)], *place, each["runs"], *figures, each["spread"]))
+    return Numbers("conditions", "Every condition, accuracy in %", columns, tuple(rows))
+
+
+def count_cells(source: Source) -> Numbers:
+    """Return a row per cell: its condition, draw, order and seed, and its accuracy with its interval."""
+    result, names = source.result, name_conditions(source.result)
+    columns = (
+        Column("condition", "condition"),
+        Column("draw", "draw"),
+        Column("order", "order"),
+        Column("seed", "seed"),
+        Column("records", "n", "count"),
+        Column("accuracy", "accuracy", "percent"),
+        Column("95 %", "ci95", "interval"),
+        Column("macro-F1", "macro_f1", "percent"),
+        Column("computed per record", "flop_per_item", "flop"),
+    )
+    rows = tuple(
+        (
+            names[condition_of(cell)],
+            *(cell["factors"].get(axis) for axis in ("draw", "order", "seed")),
+            cell["n"],
+            cell["accuracy"],
+            cell["ci95"],
+            cell.get("macro_f1"),
+            cell["cost"]["flops"] / cell["n"],
+        )
+        for cell in result["cells"]
+    )
+    return Numbers("cells", "Every run, accuracy in %", columns, rows)
+
+
+def count_shares(source: Source) -> Numbers:
+    """Return a row per factor: the share of the variance that it explains."""
+    columns = (
+        Column("factor", "factor"),
+        Column("of one answer", "share", "percent"),
+        Column("95 %", "ci95", "interval"),
+        Column("of the cells' accuracy", "between", "percent"),
+    )
+    rows = tuple((each["factor"], each["share"], each["ci95"], each["between"]) for each in source.result["factors"])
+    return Numbers("variance", "Shares of the variance, in %", columns, rows)
+
+
+def count_levels(source: Source) -> Numbers:
+    """Return a row per value of every axis that varies: the accuracy over all cells with it."""
+    columns = (
+        Column("axis", "axis"),
+        Column("value", "value"),
+        Column("cells", "cells", "count"),
+        Column("mean", "mean", "percent"),
+        Column("min", "min", "percent"),
+        Column("max", "max", "percent"),
+    )
+    rows = tuple(
+        (axis, level["value"], level["cells"], level["mean"], level["min"], level["max"])
+        for axis, levels in source.result["levels"].items()
+        for level in levels
+    )
+    return Numbers("levels", "By one axis, over all else, accuracy in %", columns, rows)
+
+
+def count_orders(source: Source) -> Numbers:
+    """Return a row per draw and order of the conditions that have several orders of a draw."""
+    names = name_conditions(source.result)
+    columns = (
+        Column("condition", "condition"),
+        Column("draw", "draw"),
+        Column("order", "order"),
+        Column("accuracy", "accuracy", "percent"),
+    )
+    rows = tuple(
+        (names[condition], cell["factors"]["draw"], cell["factors"]["order"], cell["accuracy"])
+        for condition, cells in ordered_conditions(source.result).items()
+        for cell in cells
+    )
+    return Numbers("orders", "Every order of every draw, accuracy in %", columns, rows)
+
+
+def ordered_conditions(result: Result) -> dict[tuple[tuple[str, str], ...], list[Result]]:
+    """Return the cells of the conditions in which a draw of demonstrations is shown in several orders."""
+    found = {}
+    for condition, cells in cells_by_condition(result).items():
+        drawn = [cell for cell in cells if {"draw", "order"} <= cell["factors"].keys()]
+        if max(Counter(cell["factors"]["draw"] for cell in drawn).values(), default=0) > 1:
+            found[condition] = drawn
+    return found
+
+
+def count_costs(source: Source) -> Numbers:
+    """Return a row per condition: accuracy, what a record costs and what training costs once."""
+    names, records = name_conditions(source.result), source.result["records"]["test"]
+    columns = (
+        Column("condition", "condition"),
+        Column("accuracy", "accuracy", "percent"),
+        Column("computed per record", "flop_per_item", "flop"),
+        Column("seconds per record", "seconds_per_item", "seconds"),
+        Column("training", "training_flop", "flop"),
+    )
+    rows = tuple(
+        (
+            names[condition_of(each)],
+            each["accuracy"]["mean"],
+            each["cost"]["flops"] / records,
+            each["cost"]["seconds"] / records,
+            each["train_cost"]["flops"] if each.get("train_cost") else None,
+        )
+        for each in source.result["methods"]
+    )
+    return Numbers("costs", "Accuracy in %, and cost", columns, rows)
+
+
+def count_break_even(source: Source) -> Numbers:
+    """Return a row per way of prompting: from how many test records on training is cheaper; `never` where it is not."""
+    columns = (
+        Column("condition", "condition"),
+        Column("demonstrations recomputed", "items", "never"),
+        Column("demonstrations shared", "items_prefix_shared", "never"),
+    )
+    rows = tuple(
+        (name, *("never" if counts[key] is None else counts[key] for key in ("items", "items_prefix_shared")))
+        for name, counts in source.result["break_even"].items()
+    )
+    return Numbers("break-even", "Test records from which on training is cheaper", columns, rows)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One test record over all cells: the share of cells that are right, and what they answered how often."""
+
+    id: str
+    label: str
+    right: float
+    cells: int
+    answers: tuple[tuple[str, int], ...]
+
+
+def gather_items(source: Source) -> list[Item]:
+    """Return every test record over all cells, those that flip most first: the nearest to half right, half wrong."""
+    right: dict[str, list[bool]] = {}
+    said: dict[str, Counter[str | None]] = {}
+    labels: dict[str, str | None] = {}
+    for answers in source.answers:
+        for id_, label, predicted, is_right in _rows(answers):
+            right.setdefault(id_, []).append(is_right)
+            said.setdefault(id_, Counter())[predicted] += 1
+            labels[id_] = label
+    names = source.result.get("labels")
+    items = [
+        Item(
+            id_,
+            name_label(labels[id_], names),
+            sum(found) / len(found),
+            len(found),
+            tuple((name_label(answer, names), count) for answer, count in said[id_].most_common()),
+        )
+        for id_, found in right.items()
+    ]
+    return sorted(items, key=lambda item: (abs(item.right - 0.5), item.id))
+
+
+def _rows(answers: Answers) -> Iterable[tuple[str, str | None, str | None, bool]]:
+    return zip(answers.ids, answers.labels, answers.predicted, answers.right, strict=True)
+
+
+def name_label(label: str | None, names: Sequence[str] | None) -> str:
+    """Return a label's word where labels are fixed; `unread` for an answer that was not read."""
+    if label is None:
+        return "unread"
+    return names[int(label)] if names and label.isdecimal() and int(label) < len(names) else label
+
+
+def count_items(items: Sequence[Item]) -> Numbers:
+    """Return a row per test record, those that flip most first."""
+    columns = (
+        Column("record", "id"),
+        Column("label", "label"),
+        Column("cells", "cells", "count"),
+        Column("right", "right", "percent"),
+        Column("answers", "answers"),
+    )
+    rows = tuple((item.id, item.label, item.cells, item.right, say_answers(item)) for item in items)
+    return Numbers("items", "Every test record, share of cells that are right in %", columns, rows)
+
+
+def say_answers(item: Item) -> str:
+    """Return `negative 14, positive 10`, the most frequent first; of many, the first five."""
+    shown = [f"{answer} {count}" for answer, count in item.answers[:5]]
+    return ", ".join([*shown, *(["…"] if len(item.answers) > 5 else [])])
+
+
+def to_csv(numbers: Numbers) -> bytes:
+    """Return the table as CSV in UTF-8, every value as computed; an interval is two columns, nothing is empty."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([name for column in numbers.columns for name in _csv_names(column)])
+    for row in numbers.rows:
+        writer.writerow(
+            [part for column, value in zip(numbers.columns, row, strict=True) for part in _csv_values(column, value)]
+        )
+    return text.getvalue().encode("utf-8", "replace")
+
+
+def _csv_names(column: Column) -> list[str]:
+    return [f"{column.name}_low", f"{column.name}_high"] if column.kind == "interval" else [column.name]
+
+
+def _csv_values(column: Column, value: Any) -> list[Any]:
+    if column.kind == "interval":
+        return ["", ""] if value is None else list(value)
+    return ["" if value is None else value]
+
+
+def to_latex(numbers: Numbers) -> bytes:
+    """Return the table for LaTeX (package booktabs, and longtable where it is long), text escaped."""
+    kind = "longtable" if len(numbers.rows) > _LONG else "tabular"
+    shape = "".join("r" if column.is_number else "l" for column in numbers.columns)
+    lines = [
+        "% needs: \\usepackage[T1]{fontenc} \\usepackage{booktabs}"
+        + (" \\usepackage{longtable}" if kind == "longtable" else ""),
+        f"% {_one_line(numbers.title)}",
+        rf"\begin{{{kind}}}{{{shape}}}",
+        r"\toprule",
+        " & ".join(escape_latex(column.header) for column in numbers.columns) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(escape_latex, row)) + r" \\" for row in numbers.shown()),
+        r"\bottomrule",
+        rf"\end{{{kind}}}",
+    ]
+    return ("\n".join(lines) + "\n").encode("utf-8", "replace")
+
+
+def escape_latex(text: str) -> str:
+    """Return text as LaTeX prints it: no character is a command, a line break is a space."""
+    escaped = "".join(_LATEX.get(sign, sign) for sign in _one_line(text))
+    return f"{{{escaped}}}" if escaped.startswith(("[", "*")) else escaped  # after \\ they would be its arguments
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)

@@ -1,0 +1,124 @@
+"""A run's figures, tables and prompts into one HTML page that needs nothing beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from promptkit.report.canvas import Plot
+from promptkit.report.numbers import Item, Numbers, say_answers
+from promptkit.report.prompt_view import ESCAPES
+from promptkit.report.rebuild import Shown
+from promptkit.report.source import Source
+from promptkit.report.wording import percent, percent_range
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from markupsafe import Markup
+
+#: Records that are shown as those that flip most, and rows of a table that stand on the page at most.
+FLIPPING, MOST_ROWS = 15, 2_000
+_ROLES = ("system", "user", "assistant")
+
+
+def render_page(
+    source: Source,
+    drawings: Sequence[tuple[Plot, str]],
+    tables: Mapping[str, Numbers],
+    items: Sequence[Item],
+    prompts: Sequence[Shown] | str,
+    texts: Mapping[str, str] | str,
+) -> bytes:
+    """Return the page as HTML in UTF-8.
+
+    `drawings` are plots and their SVG elements. `prompts` and `texts` (record id -> its text) are what could be
+    rebuilt, or why not. All text is escaped, and the page forbids scripts and anything from elsewhere.
+    """
+    from markupsafe import Markup
+
+    result = source.result
+    flipping = [item for item in items if 0 < item.right < 1][:FLIPPING]
+    shown = [] if isinstance(prompts, str) else prompts
+    page = _template().render(
+        title=f"{result['task']}: {'a study' if source.kind == 'study' else 'methods compared'}",
+        headlines=_headlines(source),
+        verdict=result["verdict"],
+        drawings=[(plot, Markup(drawing)) for plot, drawing in drawings],
+        tables=tables,
+        prompts=shown,
+        no_prompts=prompts,
+        kinds=list(dict.fromkeys(kind for each in shown for kind, _ in each.pieces)),
+        roles=_ROLES,
+        flipping=flipping,
+        texts=None if isinstance(texts, str) else texts,
+        no_texts=texts,
+        notes=result["notes"],
+        made=_made(source),
+        most_rows=MOST_ROWS,
+        percent=percent,
+        percent_range=percent_range,
+        say_answers=say_answers,
+        marked=mark_whitespace,
+    )
+    return page.encode("utf-8", "replace")
+
+
+@cache
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(resources.files("promptkit.report").joinpath("page.html.jinja").read_text("utf-8"))
+
+
+def _headlines(source: Source) -> list[str]:
+    result = source.result
+    axes = [f"{len(values)} {axis}" for axis, values in result["axes"].items() if len(values) > 1]
+    first = [*result["models"], f"{result['records']['test']:,} test records"]
+    if result.get("labels"):
+        first.append(f"{len(result['labels'])} labels")
+    if result.get("chance") is not None:
+        first.append(f"guessing {percent(result['chance'])} %")
+    if result.get("majority") is not None:
+        first.append(f"always the most frequent label {percent(result['majority'])} %")
+    second = [f"{len(result['cells']):,} cells", *([" x ".join(axes)] if axes and source.kind == "study" else [])]
+    preset = result["preset"]
+    return [" · ".join(first), " · ".join(second), *(preset[key] for key in ("reference", "about") if preset.get(key))]
+
+
+def _made(source: Source) -> list[tuple[str, str]]:
+    """Return what was run as (name, value): the settings and hashes of run.json, and the versions."""
+    settings = [
+        (name, value if isinstance(value, str) else json.dumps(value)) for name, value in source.settings.items()
+    ]
+    return [*settings, *((f"version of {name}", version) for name, version in source.versions.items())]
+
+
+def mark_whitespace(text: str) -> Markup:
+    """Return text as HTML in which every space, tab and line end can be seen, and control characters as pictures.
+
+    The marks are drawn by the page's style, so that what is copied or read aloud is the text itself.
+    """
+    from markupsafe import Markup, escape
+
+    marks = {
+        " ": '<span class="w space"> </span>',
+        "\n": '<span class="w line"></span>\n',
+        "\t": '<span class="w tab">\t</span>',
+    }
+    parts = []
+    for part in re.split(r"([ \n\t]|[^\S \n\t]|[\x00-\x1f\x7f-\x9f])", text):
+        if part in marks:
+            parts.append(marks[part])
+        elif len(part) == 1 and (not part.isprintable() or part.isspace()):
+            picture = part.translate(ESCAPES)
+            parts.append(
+                f'<span class="control" title="U+{ord(part):04X}">{picture if picture != part else "␣"}</span>'
+            )
+        else:
+            parts.append(str(escape(part)))
+    return Markup("".join(parts))

@@ -1,0 +1,146 @@
+"""A run's cells into the prompts they were asked with, where task, data and templates are still the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from promptkit.build import Demonstrations
+from promptkit.errors import RunError, TemplateError
+from promptkit.evaluate import Condition, hash_records
+from promptkit.grid import bind_ways, load_settings
+from promptkit.prompt import render_pieces
+from promptkit.record import Record
+from promptkit.report.numbers import name_label
+from promptkit.report.source import Source, condition_of, name_conditions
+from promptkit.select import Draw
+from promptkit.splits import Splits, load_splits
+from promptkit.task import Task, load_task
+
+#: What a cell's spec holds beside what its condition does: of these no prompt depends.
+_BESIDE = {"model", "dtype", "overlong", "batch_tokens", "test", "pool", "labels"}
+#: What a condition's spec holds of which no prompt depends.
+_NOT_ASKED = {"readings", "domain_seed", "sampling"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A cell's prompt for the first test record: its pieces, (kind, text) each, what may follow, what was answered."""
+
+    title: str
+    condition: str
+    accuracy: float
+    interval: Sequence[float]
+    record: str
+    pieces: tuple[tuple[str, str], ...]
+    choices: tuple[str, ...]
+    label: str
+    predicted: str
+
+
+def reload_records(source: Source, data: str | Path | None) -> tuple[Task, Splits]:
+    """Return the task and the records that the run was made with.
+
+    `data` is where they are, as in `--data`; without it only a task's own generator is asked, never the network.
+    Raises PromptkitError where they are not the same any more, or not there.
+    """
+    settings = source.settings
+    task = load_task(settings["task"])
+    if task.hash != settings["task_hash"]:
+        raise RunError(f"the task file of {task.name!r} has changed since the run")
+    if data is None and not task.data.generator:
+        raise RunError("the run does not say where its records are; give --data")
+    counts = source.result["records"]
+    splits = load_splits(
+        task,
+        data=data,
+        split=settings["split"],
+        limit=settings["limit"],
+        train_limit=None if settings["train_limit"] is None else counts["pool"],
+        seed=settings["seed"],
+        pool=counts["pool"] > 0,
+    )
+    for name, records in (("test", splits.test), ("pool", splits.pool)):
+        if hash_records(records) != settings[name]:
+            raise RunError(f"the {name} records are not those of the run; give --data with those")
+    return task, splits
+
+
+def show_extremes(source: Source, task: Task, splits: Splits) -> list[Shown]:
+    """Return the prompts of the best and of the worst prompted cell, the first of equals, on the first test record.
+
+    Raises PromptkitError where a cell's prompt cannot be rebuilt as it was.
+    """
+    cells = source.result["cells"]
+    prompted = [index for index, cell in enumerate(cells) if cell["method"] != "lora"]
+    if not prompted:
+        raise RunError("every cell is a trained one")
+    best = max(prompted, key=lambda index: cells[index]["accuracy"])
+    worst = min(prompted, key=lambda index: cells[index]["accuracy"])
+    chosen = (
+        [("Best", best)] if cells[best]["accuracy"] == cells[worst]["accuracy"] else [("Best", best), ("Worst", worst)]
+    )
+    return [_show(source, task, splits, title, index) for title, index in chosen]
+
+
+def _show(source: Source, task: Task, splits: Splits, title: str, index: int) -> Shown:
+    cell, spec, answers = source.result["cells"][index], source.specs[index], source.answers[index]
+    if cell.get("dropped"):
+        raise RunError("demonstrations were dropped from prompts that were too long")
+    condition = _rebuild_condition(task, spec, cell["factors"])
+    query = splits.test[0]
+    place = ", ".join(f"{axis} {cell['factors'][axis]}" for axis in ("draw", "order") if axis in cell["factors"])
+    labels = source.result.get("labels")
+    return Shown(
+        title=title,
+        condition=", ".join(part for part in (name_conditions(source.result)[condition_of(cell)], place) if part),
+        accuracy=cell["accuracy"],
+        interval=cell["ci95"],
+        record=query.id,
+        pieces=_pieces(condition, query, splits.pool),
+        choices=condition.bound.choices(query),
+        label=name_label(answers.labels[0], labels),
+        predicted=name_label(answers.predicted[0], labels),
+    )
+
+
+def _rebuild_condition(task: Task, spec: Mapping[str, Any], factors: Mapping[str, str]) -> Condition:
+    """Return the condition whose spec is this; raises PromptkitError where there is none any more."""
+    if not spec:
+        raise RunError("its cell is gone from the run folder")
+    ways = {
+        "templates": (factors["template"],),
+        **({"formats": (factors["format"],)} if "format" in factors else {}),
+        **({"labels": (factors["labels"],)} if "labels" in factors else {}),
+    }
+    bound, *_ = [bound for bound, _ in bind_ways(task, load_settings(None, **ways))]
+    if bound.template.hash != spec["template_hash"]:
+        raise TemplateError(f"the template {factors['template']!r} has changed since the run")
+    shown = {key: spec[key] for key in ("k", "chat", "demo_labels", "rationale") if key in spec}
+    draw = Draw(**spec["draw"]) if spec.get("draw") else None
+    condition = Condition(spec["method"], bound, draw=draw, **shown)
+    own = condition.spec()
+    asked = {key: value for key, value in spec.items() if key not in _BESIDE | _NOT_ASKED}
+    other = sorted(key for key in asked.keys() | own.keys() if asked.get(key) != own.get(key))
+    if other:
+        raise RunError(f"its cells say {', '.join(other)}, from which this version rebuilds no prompt")
+    return condition
+
+
+def _pieces(condition: Condition, query: Record, pool: Sequence[Record]) -> tuple[tuple[str, str], ...]:
+    """Return the prompt's parts by their kinds, or its chat turns by their roles; whole where parts do not make it."""
+    (prompt,) = condition.prompts([query], pool)
+    if condition.chat:
+        return tuple((turn.role, turn.content) for turn in prompt.messages)
+    shown: tuple[Record, ...] = ()
+    if condition.draw:
+        shown = condition.relabel(Demonstrations(pool, condition.draw)(query, condition.k))
+    pieces = tuple(render_pieces(condition.bound, query, shown))
+    return pieces if "".join(text for _, text in pieces) == prompt.text else (("prompt", prompt.text),)
+
+
+def first_lines(record: Record) -> str:
+    """Return a record's fields as one text."""
+    return " / ".join(str(value) for value in record.fields.values())

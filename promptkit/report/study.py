@@ -1,0 +1,123 @@
+"""A study into sentences and tables for the terminal: which factor matters, how sure that is, and every condition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from promptkit.report.table import print_lines, print_section
+from promptkit.report.wording import percent, percent_range
+
+Result = Mapping[str, Any]
+_FIGURES = frozenset("0123456789.,–- ")  # columns of figures are never cut short; names may go on in the next line
+
+
+def print_study(result: Result, console: Console) -> None:
+    """Print a study: what was varied, what it means in words, the conditions, the shares of variance, the files.
+
+    `result` is the object of `--json`.
+    """
+    print_lines(console, _headlines(result), style="bold")
+    print_section(console, "What matters", list(result["verdict"]))
+    print_table(console, "Conditions, accuracy in %, on the same test records", _conditions(result))
+    if result["factors"]:
+        print_table(console, "Shares of the variance, in %", _shares(result))
+    for title, rows in _by_level(result):
+        print_table(console, title, rows)
+    print_section(console, "Notes", [str(note) for note in result["notes"]])
+    console.print()
+    console.print(Text(f"run    {result['run']}"), highlight=False, soft_wrap=True)
+
+
+def print_table(console: Console, title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Print rows with the same keys, names to the left and figures to the right."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
+    for header in rows[0]:
+        figures = all(set(row[header]) <= _FIGURES for row in rows)
+        width = max(len(text) for text in (header, *(row[header] for row in rows)))
+        table.add_column(
+            Text(header),
+            justify="right" if figures else "left",
+            no_wrap=figures,
+            overflow="fold",
+            min_width=width if figures else None,
+            vertical="bottom",
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row.values()))
+    print_lines(console, ["", title], style="bold")
+    console.print(Padding(table, (0, 0, 0, 2), expand=False), highlight=False)
+
+
+def _headlines(result: Result) -> list[str]:
+    axes = [f"{len(values)} {axis}" for axis, values in result["axes"].items() if len(values) > 1]
+    first = [str(result["task"]), *result["models"], f"{result['records']['test']:,} test records"]
+    second = [f"{len(result['cells']):,} cells", " x ".join(axes)] if axes else [f"{len(result['cells']):,} cells"]
+    reference = result["preset"]["reference"]
+    return [" · ".join(first), " · ".join(second), *([reference] if reference else [])]
+
+
+def _conditions(result: Result) -> list[dict[str, str]]:
+    """A row per condition: everything that differs between conditions, then the spread over draws and orders."""
+    axes = [axis for axis in result["methods"][0]["factors"] if _varies(result["methods"], axis)] or ["method"]
+    title = " · ".join(axes)
+    rows = []
+    for method in result["methods"]:
+        accuracy = method["accuracy"]
+        places = [_short(axis, method["factors"].get(axis, "–"), result) for axis in axes]
+        rows.append(
+            {
+                title: " · ".join(places),
+                "runs": str(method["runs"]),
+                "mean": percent(accuracy["mean"]),
+                "95 %": percent_range(accuracy["ci95"]),
+                "std": percent(accuracy["std"]),
+                "min-max": percent_range((accuracy["min"], accuracy["max"])),
+            }
+        )
+    return rows
+
+
+def _short(axis: str, value: str, result: Result) -> str:
+    """A template without its family where all are of one."""
+    families = {str(method["factors"].get("template", "")).split("/")[0] for method in result["methods"]}
+    return value.split("/", 1)[-1] if axis == "template" and len(families) == 1 else value
+
+
+def _varies(methods: Sequence[Result], axis: str) -> bool:
+    return len({method["factors"].get(axis) for method in methods}) > 1
+
+
+def _shares(result: Result) -> list[dict[str, str]]:
+    return [
+        {
+            "factor": part["factor"],
+            "of one answer": percent(part["share"]),
+            "95 %": percent_range(part["ci95"]),
+            "of the cells' accuracy": "–" if part["between"] is None else percent(part["between"]),
+        }
+        for part in result["factors"]
+    ]
+
+
+def _by_level(result: Result) -> list[tuple[str, list[dict[str, str]]]]:
+    """A small table per axis with several values: the mean over all cells of each."""
+    tables = []
+    for axis, levels in result["levels"].items():
+        rows = [
+            {
+                axis: _short(axis, level["value"], result),
+                "cells": str(level["cells"]),
+                "mean": percent(level["mean"]),
+                "min-max": percent_range((level["min"], level["max"])),
+            }
+            for level in levels
+        ]
+        tables.append((f"By {axis}, over all else", rows))
+    return tables

@@ -1,0 +1,113 @@
+"""A file of ready-made prompts into their scores, as one condition that was run once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from promptkit.cost import Cost, Meter
+from promptkit.data import number_rows
+from promptkit.errors import DataError
+from promptkit.evaluate import prediction_row, summarize_predictions
+from promptkit.prompt import Prompt
+from promptkit.readings import (
+    choose_readings,
+    keep_needed,
+    measure_cell,
+    read_predictions,
+    refuse_rows,
+    show_rows,
+    store_table,
+)
+from promptkit.score.votes import VOTE_FIGURES
+from promptkit.work import Track
+
+
+def score_file(
+    source: str,
+    *,
+    model: str,
+    chat: bool = False,
+    dtype: str = "float32",
+    device: str | None = None,
+    batch_tokens: int | None = None,
+    memory: int | None = None,
+    limit: int | None = None,
+    calibrate: Sequence[str] = (),
+    track: Track | None = None,
+    **sampling: Any,
+) -> dict[str, Any]:
+    """Return the result of scoring ready-made rows {"prompt", "choices", "label"?, "id"?} of a JSONL file.
+
+    The object has the keys of `compare`'s, with one cell. Rows may bring `content_free` and `domain`, prompts
+    to calibrate by. `sampling` are the samples, temperature, top_p and seed of `score`. Raises DataError, with file
+    and line, for a row that is not one, and PromptkitError where `calibrate` or `sampling` asks for what the rows do
+    not allow.
+    """
+    from promptkit.models import load_model
+    from promptkit.score import score
+
+    prompts = list(itertools.islice(_read_prompts(Path(source), chat), limit))
+    if not prompts:
+        raise DataError(f"{source}: no rows; one object with `prompt` and `choices` per line is expected")
+    names = choose_readings(calibrate, refuse_rows(prompts) if calibrate else {})
+    prompts = keep_needed(prompts, names)
+    loaded = load_model(model, dtype=dtype, device=device)
+    asked = {"batch_tokens": batch_tokens, "memory": memory}
+    options = {**sampling, **{name: value for name, value in asked.items() if value is not None}}
+    with Meter(loaded.device) as meter:
+        table = score(loaded, prompts, chat=chat, progress=track("scoring") if track else None, **options)
+    cost = Cost(
+        tokens_prompted=table.tokens_prompted,
+        tokens_computed=table.tokens_computed,
+        tokens_unique=table.tokens_unique,
+        flops=table.flops,
+        seconds=meter.seconds,
+        peak_memory_bytes=meter.peak_memory_bytes,
+    )
+    result: dict[str, Any] = {"predictions": [prediction_row(prediction) for prediction in table.predictions]}
+    if names:
+        result["calibration"] = store_table(table, names)
+    figures = summarize_predictions(result["predictions"], None)
+    cell = {"method": "zero-shot", "template": None, "k": 0, "draw": None, **figures, "spanning": table.spanning}
+    cell["cost"] = cost.as_dict()
+    if readings := read_predictions(result):
+        cell["calibrations"] = measure_cell(readings, [prompt.label for prompt in prompts], 0)
+    return {
+        "task": None,
+        "model": model,
+        "run": None,
+        "labels": None,
+        "chance": None,
+        "records": {"test": len(prompts)},
+        "cells": [cell],
+        "methods": [] if figures["accuracy"] is None else [_one_run(cell)],
+        "break_even": {},
+        "notes": list(table.notes),
+        "rows": show_rows(result),
+    }
+
+
+def _read_prompts(path: Path, chat: bool) -> Iterator[Prompt]:
+    from promptkit.score.rows import read_prompts
+
+    for position, (number, row) in enumerate(number_rows(path)):
+        try:
+            yield from read_prompts([{"id": str(position), **row}], chat=chat)
+        except DataError as error:
+            raise DataError(f"{path}:{number}: {str(error).partition(': ')[2]}") from error
+
+
+def _one_run(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a single cell as the method of one run that it is."""
+    kept = {key: cell[key] for key in ("method", "template", "k", "unread", *VOTE_FIGURES, "cost") if key in cell}
+    if "calibrations" in cell:
+        kept["calibrations"] = [{**each, "accuracy": _one_spread(each)} for each in cell["calibrations"]]
+    return {**kept, "train_rows": None, "runs": 1, "accuracy": _one_spread(cell), "macro_f1": None, "train_cost": None}
+
+
+def _one_spread(figures: Mapping[str, Any]) -> dict[str, Any]:
+    accuracy = figures["accuracy"]
+    return {"mean": accuracy, "std": 0.0, "min": accuracy, "max": accuracy, "ci95": figures["ci95"]}

@@ -1,0 +1,188 @@
+"""Planned steps into finished ones: what a run folder does not hold yet is scored or trained, and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from promptkit.adapter import count_weights
+from promptkit.cost import Cost, Meter, shape_of, training_flops
+from promptkit.evaluate import Progress, Scorer, evaluate_together
+from promptkit.pair import build_pair
+from promptkit.plan import Step
+from promptkit.splits import Splits
+from promptkit.store import Run
+from promptkit.summary import Finished
+
+if TYPE_CHECKING:
+    from promptkit.adapter import Adapter
+    from promptkit.models import Model
+
+Trainer = Callable[..., "Adapter"]
+#: Given the name of a piece of work, returns what is to be called with (done, total) as it goes on.
+Track = Callable[[str], Callable[[int, int], None]]
+
+
+class Settings(Protocol):
+    """What scoring and training must know beside the steps."""
+
+    @property
+    def rank(self) -> int:
+        """The rank of the adapters."""
+
+    @property
+    def learning_rate(self) -> float | None:
+        """That of the adapters; None for one by the width of the model."""
+
+    @property
+    def overlong(self) -> str:
+        """What happens to prompts beyond the window."""
+
+    @property
+    def batch_tokens(self) -> int | None:
+        """The most tokens in one forward pass."""
+
+    @property
+    def memory(self) -> int | None:
+        """The most bytes that scoring may take."""
+
+
+@dataclass
+class Work:
+    """What every step of a comparison is computed with."""
+
+    model: Model
+    splits: Splits
+    settings: Settings
+    run: Run
+    scorer: Scorer
+    trainer: Trainer
+
+    def run_all(self, plan: Iterable[Sequence[Step]], track: Track) -> Iterator[Finished]:
+        """Compute the steps that the run folder does not hold yet, and yield them all as finished.
+
+        `plan` holds bundles: steps whose prompts are scored together. Where one of a bundle is missing, all of it is
+        computed again, so that a cell's bytes do not depend on where a run was stopped.
+        """
+        bundles = list(plan)
+        missing = [bundle for bundle in bundles if not all(map(self.is_done, bundle))]
+        whole, total, done = track("all"), sum(step.weight for bundle in missing for step in bundle), 0
+        for bundle in bundles:
+            if bundle in missing:
+                part, weight = track(bundle[0].name), sum(step.weight for step in bundle)
+
+                def progress(
+                    steps: int, of: int, part: Progress = part, done: int = done, weight: int = weight
+                ) -> None:
+                    part(steps, of)
+                    whole(done + weight * steps // max(1, of), total)
+
+                self._compute(bundle, progress)
+                done += weight
+                whole(done, total)
+            for step in bundle:
+                yield self._finished(step, self.run.load(step.spec) or {})
+
+    def _compute(self, bundle: Sequence[Step], progress: Progress) -> None:
+        if bundle[0].rows:
+            self._train_and_score(bundle[0], progress)
+        else:
+            self._score(bundle, progress)
+
+    def is_done(self, step: Step) -> bool:
+        """Return whether the run folder holds this step."""
+        trained = not step.rows or self.run.load(_training_spec(step)) is not None
+        return trained and self.run.load(step.spec) is not None
+
+    def _finished(self, step: Step, result: Mapping[str, Any]) -> Finished:
+        cost = _cost(result, self.run.load_measure(step.spec))
+        if not step.rows:
+            return Finished(step.condition, result, cost)
+        trained = self.run.load(_training_spec(step)) or {}
+        train_cost = _train_cost(trained, self.run.load_measure(_training_spec(step)))
+        return Finished(step.condition, result, cost, step.seed, len(step.rows), step.whole, trained, train_cost)
+
+    def _score(self, bundle: Sequence[Step], progress: Progress, model: Model | None = None) -> None:
+        with Meter(self.model.device) as meter:
+            results = evaluate_together(
+                model or self.model,
+                [(step.condition, self.splits.pool if step.pool is None else step.pool) for step in bundle],
+                self.splits.test,
+                scorer=self.scorer,
+                overlong=self.settings.overlong,
+                batch_tokens=self.settings.batch_tokens,
+                memory=self.settings.memory,
+                progress=progress,
+            )
+        seconds = meter.seconds / len(bundle)
+        for step, result in zip(bundle, results, strict=True):
+            measured = {"seconds": seconds, "peak_memory_bytes": meter.peak_memory_bytes}
+            self.run.save(step.spec, result, measured)
+
+    def _train_and_score(self, step: Step, progress: Progress) -> None:
+        from promptkit.models import load_model
+
+        folder = self.run.adapter_folder(step.spec)
+        if not folder.exists() or self.run.load(_training_spec(step)) is None:
+            self._train(step, folder, lambda part, parts: progress(9 * part, 10 * parts))
+        tuned = load_model(str(folder), dtype=self.model.dtype, device=self.model.device)
+        self._score([step], lambda part, parts: progress(9 * parts + part, 10 * parts), tuned)
+
+    def _train(self, step: Step, folder: Path, progress: Progress) -> None:
+        """Train the step's adapter and save what it took as a cell of its own."""
+        condition = step.condition
+        pairs = [build_pair(condition.bound, record, chat=condition.chat) for record in step.rows]
+        validation = condition.prompts(step.validation, ()) if step.validation else None
+        with Meter(self.model.device) as meter, self.run.new_adapter(step.spec) as unfinished:
+            adapter = self.trainer(
+                self.model,
+                pairs,
+                rank=self.settings.rank,
+                learning_rate=self.settings.learning_rate,
+                epochs=step.epochs,
+                seed=step.seed,
+                validation=validation or None,
+                chat=condition.chat,
+                out=unfinished,
+                progress=progress,
+            )
+        measured = {"seconds": meter.seconds, "peak_memory_bytes": meter.peak_memory_bytes}
+        self.run.save(_training_spec(step), _training_counts(self.model, adapter, folder), measured)
+
+
+def _training_spec(step: Step) -> dict[str, Any]:
+    return {**step.spec, "part": "training"}
+
+
+def _training_counts(model: Model, adapter: Adapter, folder: Path) -> dict[str, Any]:
+    """Return what a training computed: tokens and FLOPs, its validation included, and its curve."""
+    passes = adapter.rows * adapter.epochs
+    shape = replace(shape_of(model.network), adapter=count_weights(folder))
+    flops = training_flops(
+        shape,
+        adapter.rows,
+        adapter.tokens_trained / passes,
+        adapter.epochs,
+        adapter.targets_trained / passes,
+    )
+    return {
+        "rows": adapter.rows,
+        "epochs": adapter.epochs,
+        "best_epoch": adapter.best_epoch,
+        "losses": list(adapter.losses),
+        "validation": list(adapter.validation),
+        "adapter_weights": shape.adapter,
+        "tokens": adapter.tokens_trained + adapter.validation_tokens,
+        "flops": flops + adapter.validation_flops,
+    }
+
+
+def _cost(result: Mapping[str, Any], measure: Mapping[str, Any] | None) -> Cost:
+    counts = {key: result.get(key, 0) for key in ("tokens_prompted", "tokens_computed", "tokens_unique", "flops")}
+    return Cost(**counts, **(measure or {}))
+
+
+def _train_cost(trained: Mapping[str, Any], measure: Mapping[str, Any] | None) -> Cost:
+    return Cost(trained["tokens"], trained["tokens"], trained["flops"], **(measure or {}))

@@ -1,0 +1,112 @@
+"""Made-up study runs for the tests of the report: folders as a study leaves them, without any model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from promptkit.report.source import VARIED, Source, load_source
+from promptkit.store import Run, cell_key
+from promptkit.variance import decompose_variance
+
+RECORDS = 20
+HASHES = dict.fromkeys(("task_hash", "test", "pool"), "0")
+SETTINGS = {"command": "study", "task": "nothing", "seed": 0, "split": "test", "limit": None, "train_limit": None}
+
+
+def write_study(
+    folder: Path,
+    *,
+    shots: Sequence[int] = (2, 4),
+    orders: Sequence[Sequence[str]] = (("0", "1"), ("0", "1")),
+    templates: Sequence[str] = ("films/plain",),
+    **changes: Any,
+) -> Source:
+    """Write a run with a draw per entry of `orders`, shown in those orders, and return it as it is read.
+
+    Record i is right in a cell where the cell's number times i is no multiple of 3: the same every time.
+    """
+    run = Run.open(folder, {**SETTINGS, **HASHES})
+    cells, rows = [], []
+    for template, k, (draw, own) in product(templates, shots, enumerate(orders)):
+        for order in own:
+            factors = {"model": "tiny", "method": "few-shot", "template": template, "selection": "balanced"}
+            factors |= {"k": str(k), "draw": str(draw), "order": order}
+            right = [(len(cells) + 1) * item % 3 != 0 for item in range(RECORDS)]
+            spec = {**factors, "made": "up"}
+            run.save(spec, {"right": right})
+            cells.append({**_cell(factors, fmean(right)), "right": right})
+            rows += [_row(cell_key(spec), item, is_right) for item, is_right in enumerate(right)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "predictions.parquet")
+    (folder / "study.json").write_text(json.dumps(_result(cells) | changes))
+    return load_source(folder)
+
+
+def _row(key: str, item: int, right: bool) -> dict[str, Any]:
+    predicted = item % 2 if right else 1 - item % 2
+    return {"cell": key, "id": f"r{item}", "label": str(item % 2), "predicted": str(predicted), "right": right}
+
+
+def _cell(factors: dict[str, str], accuracy: float) -> dict[str, Any]:
+    return {
+        "method": factors["method"],
+        "template": factors["template"],
+        "k": int(factors["k"]),
+        "draw": {"seed": int(factors["draw"]), "order": factors["order"]},
+        "train_rows": None,
+        "n": RECORDS,
+        "accuracy": accuracy,
+        "ci95": [accuracy - 0.1, accuracy + 0.1],
+        "macro_f1": accuracy,
+        "dropped": 0,
+        "cost": {"flops": 1e9 * int(factors["k"]), "seconds": 1.0},
+        "factors": factors,
+    }
+
+
+def _result(cells: list[dict[str, Any]]) -> dict[str, Any]:
+    factors = {axis: [cell["factors"][axis] for cell in cells] for axis in ("k", "draw", "order")}
+    several = {axis: values for axis, values in factors.items() if len(set(values)) > 1}
+    parts = decompose_variance([cell.pop("right") for cell in cells], several, nested={"order": "draw"}).parts
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for cell in cells:
+        groups.setdefault((cell["template"], cell["k"]), []).append(cell)
+    axes = {axis: list(dict.fromkeys(cell["factors"][axis] for cell in cells)) for axis in cells[0]["factors"]}
+    return {
+        "task": "nothing",
+        "model": "tiny",
+        "models": ["tiny"],
+        "preset": {"reference": "", "about": ""},
+        "labels": ["negative", "positive"],
+        "chance": 0.5,
+        "majority": 0.5,
+        "records": {"test": RECORDS, "pool": 100, "validation": 10},
+        "axes": axes,
+        "cells": cells,
+        "methods": [_method(group) for group in groups.values()],
+        "break_even": {},
+        "levels": {},
+        "factors": [
+            {"factor": part.name, "share": part.share, "ci95": part.interval.as_list(), "between": part.between}
+            for part in parts
+        ],
+        "verdict": ["Nothing is shown."],
+        "notes": [],
+    }
+
+
+def _method(group: list[dict[str, Any]]) -> dict[str, Any]:
+    seen = [cell["accuracy"] for cell in group]
+    spread = {"mean": fmean(seen), "std": stdev(seen) if len(seen) > 1 else 0.0, "min": min(seen), "max": max(seen)}
+    kept = {key: group[0][key] for key in ("method", "template", "k", "train_rows", "cost")}
+    factors = {axis: value for axis, value in group[0]["factors"].items() if axis not in VARIED}
+    interval = [spread["mean"] - 0.1, spread["mean"] + 0.1]
+    accuracy = spread | {"ci95": interval}
+    return {**kept, "runs": len(group), "accuracy": accuracy, "factors": factors, "spread": max(seen) - min(seen)}

@@ -1,0 +1,133 @@
+"""The report's tables: their numbers are the run's, in CSV exactly, in LaTeX escaped."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from promptkit.report.numbers import (
+    Column,
+    Item,
+    Numbers,
+    count_break_even,
+    count_cells,
+    count_conditions,
+    count_items,
+    count_orders,
+    count_shares,
+    escape_latex,
+    gather_items,
+    name_label,
+    say_answers,
+    to_csv,
+    to_latex,
+)
+from promptkit.report.source import name_conditions
+from tests.study_runs import RECORDS, write_study
+
+NASTY = Numbers(
+    "nasty",
+    "50 % & more\nof it",
+    (Column("a_b", "a"), Column("95 %", "ci95", "interval"), Column("n", "n", "count"), Column("x", "x", "percent")),
+    (('c,"d"\n\\end{tabular}', (0.125, 0.5), 1234, 1 / 3), ("[x] *", None, 0, None)),
+)
+
+
+def read_csv(content: bytes) -> list[dict[str, str]]:
+    """Return the rows of a CSV file."""
+    return list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+
+
+def test_csv_holds_values_as_computed() -> None:
+    """Full precision, an interval as two columns, nothing as empty; text comes back as it was."""
+    first, second = read_csv(to_csv(NASTY))
+    assert first == {
+        "a": 'c,"d"\n\\end{tabular}',
+        "ci95_low": "0.125",
+        "ci95_high": "0.5",
+        "n": "1234",
+        "x": "0.3333333333333333",
+    }
+    assert second == {"a": "[x] *", "ci95_low": "", "ci95_high": "", "n": "0", "x": ""}
+
+
+def test_latex_runs_no_text() -> None:
+    """Every character that LaTeX reads is escaped, line breaks are spaces, and a bracket is no argument of the row's end."""
+    lines = to_latex(NASTY).decode().splitlines()
+    assert lines[1] == "% 50 % & more of it"
+    assert lines[2] == r"\begin{tabular}{lrrr}"
+    assert lines[4] == r"a\_b & 95 \% & n & x \\"
+    assert (
+        lines[6] == r"c,\textquotedbl{}d\textquotedbl{} \textbackslash{}end\{tabular\} & 12.5--50.0 & 1,234 & 33.3 \\"
+    )
+    assert lines[7] == r"{[x] *} & -- & 0 & -- \\"
+    assert escape_latex(r"$\input{x}$ ~^#") == (r"\$\textbackslash{}input\{x\}\$ \textasciitilde{}\textasciicircum{}\#")
+
+
+def test_long_tables_break_over_pages() -> None:
+    """More than forty rows are a longtable."""
+    many = Numbers("many", "many", (Column("a", "a"),), (("x",),) * 41)
+    assert rb"\begin{longtable}{l}" in to_latex(many)
+    assert rb"\usepackage{longtable}" in to_latex(many)
+
+
+def test_tables_are_the_run_s(tmp_path: Path) -> None:
+    """A row per condition, cell and order, with the figures of the result."""
+    source = write_study(tmp_path / "run")
+    result = source.result
+    cells = read_csv(to_csv(count_cells(source)))
+    assert [float(row["accuracy"]) for row in cells] == [cell["accuracy"] for cell in result["cells"]]
+    assert [(row["draw"], row["order"]) for row in cells[:4]] == [("0", "0"), ("0", "1"), ("1", "0"), ("1", "1")]
+    conditions = read_csv(to_csv(count_conditions(source)))
+    assert [row["condition"] for row in conditions] == ["few-shot k=2", "few-shot k=4"]
+    assert [row["k"] for row in conditions] == ["2", "4"]
+    assert [float(row["mean"]) for row in conditions] == [each["accuracy"]["mean"] for each in result["methods"]]
+    assert len(read_csv(to_csv(count_orders(source)))) == 8
+    shares = read_csv(to_csv(count_shares(source)))
+    assert sum(float(row["share"]) for row in shares) == pytest.approx(1)
+
+
+def test_break_even_that_never_comes_says_so(tmp_path: Path) -> None:
+    """A count is a number, none is `never`, in every form."""
+    counts = {"few-shot": {"items": 1234, "items_prefix_shared": None}}
+    table = count_break_even(write_study(tmp_path / "run", break_even=counts))
+    assert table.shown() == [["few-shot", "1,234", "never"]]
+    assert to_csv(table).decode().splitlines()[1] == "few-shot,1234,never"
+
+
+def test_conditions_are_named_by_what_differs(tmp_path: Path) -> None:
+    """The template is in the name where there are several."""
+    one = write_study(tmp_path / "one", shots=(4,))
+    two = write_study(tmp_path / "two", shots=(4,), templates=("films/plain", "films/terse"))
+    assert list(name_conditions(one.result).values()) == ["few-shot k=4"]
+    assert list(name_conditions(two.result).values()) == ["few-shot k=4 · films/plain", "few-shot k=4 · films/terse"]
+
+
+def test_records_that_flip_most_come_first(tmp_path: Path) -> None:
+    """By the share of cells that are right, the nearest to a half first; every record of every cell is counted."""
+    source = write_study(tmp_path / "run")
+    items = gather_items(source)
+    right = {f"r{item}": sum((cell + 1) * item % 3 != 0 for cell in range(8)) / 8 for item in range(RECORDS)}
+    assert {item.id: item.right for item in items} == right
+    away = [abs(item.right - 0.5) for item in items]
+    assert away == sorted(away)
+    assert items[-1].right == 0.0
+    assert {item.cells for item in items} == {8}
+    r1 = next(item for item in items if item.id == "r1")
+    assert r1.label == "positive"
+    assert r1.answers == (("positive", 6), ("negative", 2))
+    row = next(row for row in read_csv(to_csv(count_items(items))) if row["id"] == "r1")
+    assert row == {"id": "r1", "label": "positive", "cells": "8", "right": "0.75", "answers": "positive 6, negative 2"}
+
+
+def test_answers_are_told_by_their_words() -> None:
+    """Labels by their words, free text as it is, what was not read as unread; of many answers the first five."""
+    assert name_label("1", ["no", "yes"]) == "yes"
+    assert name_label("1", None) == "1"
+    assert name_label("17", ["no", "yes"]) == "17"
+    assert name_label(None, ["no", "yes"]) == "unread"
+    many = Item("r", "1", 0.5, 7, tuple((str(number), 1) for number in range(7)))
+    assert say_answers(many) == "0 1, 1 1, 2 1, 3 1, 4 1, …"

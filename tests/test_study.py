@@ -1,0 +1,172 @@
+"""Studies: which cells a grid has, that stopped and widened ones compute what is missing, and what they tell."""
+
+from __future__ import annotations
+
+import json
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+import pytest
+
+from promptkit.errors import PromptkitError, SelectionError, TemplateError
+from promptkit.grid import StudySettings, choose_orders, find_presets, load_settings
+from promptkit.models import Model
+from promptkit.order import permute
+from promptkit.record import Record
+from promptkit.score import score
+from promptkit.study import study
+from tests.conftest import Project
+from tests.test_compare import bytes_of, small
+
+__all__ = ["small"]  # a fixture
+
+GRID: dict[str, Any] = {"limit": 4, "shots": (2,), "draws": 2, "orders": ("all",), "data": "data"}
+
+
+def test_cells_are_every_combination(small: Model) -> None:
+    """Draws, their orders and label words are crossed; each cell says where on the axes it is."""
+    result = json.loads(json.dumps(study("films", model=small.name, labels=("own", "zip,nop"), **GRID)))
+    places = [cell["factors"] for cell in result["cells"]]
+    assert len(places) == len({json.dumps(place) for place in places}) == 2 * 2 * 2
+    assert result["axes"]["draw"] == ["0", "1"]
+    assert result["axes"]["labels"] == ["own", "zip,nop"]
+    assert [method["runs"] for method in result["methods"]] == [4, 4]
+    assert result.keys() >= {"task", "model", "run", "labels", "chance", "cells", "methods", "break_even"}
+    assert {part["factor"] for part in result["factors"]} >= {"draw", "order", "labels", "items", "residual"}
+    assert sum(part["share"] for part in result["factors"]) == pytest.approx(1)
+    assert result["verdict"]
+
+
+def test_cells_that_share_work_are_scored_as_if_alone(small: Model) -> None:
+    """The scores of a cell are those of its prompts alone, whatever it was run with."""
+    seen: list[Any] = []
+
+    def noting(model: Model, prompts: Any, **options: Any) -> Any:
+        table = score(model, prompts, **options)
+        seen.append((prompts, table))
+        return table
+
+    study("films", model=small.name, scorer=noting, **GRID)
+    assert [len(prompts) for prompts, _ in seen] == [8, 8]  # two orders of four queries, for each of two choices
+    for prompts, table in seen:
+        for half in (slice(0, 4), slice(4, 8)):
+            alone = score(small, prompts[half]).logprobs
+            for found, wanted in zip(table.logprobs[half], alone, strict=True):
+                assert found == pytest.approx(wanted, abs=1e-4)
+
+
+def test_stopped_study_goes_on_to_the_same_bytes(small: Model) -> None:
+    """A study that is stopped and started again has the cells of one that was not."""
+    study("films", model=small.name, out="whole", **GRID)
+    calls = 0
+
+    def stopping(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return score(*args, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        study("films", model=small.name, out="stopped", scorer=stopping, **GRID)
+    assert 1 < len(bytes_of("stopped")) < len(bytes_of("whole"))
+    study("films", model=small.name, out="stopped", **GRID)
+    assert bytes_of("stopped") == bytes_of("whole")
+
+
+def test_a_further_value_computes_only_what_is_new(small: Model) -> None:
+    """A third draw in the same folder leaves the cells of the first two as they are."""
+    first = study("films", model=small.name, **GRID)
+    before, calls = bytes_of(first["run"]), 0
+
+    def counting(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return score(*args, **options)
+
+    more = study("films", model=small.name, scorer=counting, **{**GRID, "draws": 3})
+    assert calls == 1
+    assert more["run"] == first["run"]
+    assert before.items() <= bytes_of(more["run"]).items()
+
+
+def test_predictions_are_there_to_compute_with(small: Model) -> None:
+    """The Parquet file has every answer of every cell, and gives the accuracies of the result."""
+    result = study("films", model=small.name, **GRID)
+    rows = pyarrow.parquet.read_table(Path(result["run"]) / "predictions.parquet").to_pylist()
+    assert len(rows) == 4 * 4
+    for cell in result["cells"]:
+        own = [row for row in rows if all(row[axis] == value for axis, value in cell["factors"].items())]
+        assert sum(row["right"] for row in own) / len(own) == cell["accuracy"]
+        assert all(len(row["logprobs"]) == 2 for row in own)
+
+
+def make_records(count: int) -> tuple[Record, ...]:
+    """Return records that differ."""
+    return tuple(Record(f"r{number}", {"text": f"text {number}"}, number % 2) for number in range(count))
+
+
+@pytest.mark.parametrize("asked", [("all",), ("6",), ("99",)])
+def test_all_orders_are_every_permutation(asked: tuple[str, ...]) -> None:
+    """Of three demonstrations there are six sequences, each once."""
+    chosen = make_records(3)
+    found = {tuple(record.id for record in permute(chosen, int(order))) for order in choose_orders(asked, chosen, 0)}
+    assert found == set(permutations(record.id for record in chosen))
+
+
+def test_some_orders_are_drawn_by_seed() -> None:
+    """They depend on the seed, and more of them go on from fewer."""
+    chosen = make_records(4)
+    five = choose_orders(("5",), chosen, 1)
+    assert len(set(five)) == 5
+    assert five == choose_orders(("9",), chosen, 1)[:5]
+    assert five != choose_orders(("5",), chosen, 2)
+    assert choose_orders(("given", "reversed"), chosen, 0) == ["given", "reversed"]
+
+
+def test_presets_can_be_read() -> None:
+    """Every shipped preset names its paper and holds settings; flags replace them."""
+    assert "lu2022" in find_presets()
+    for name in find_presets():
+        settings = load_settings(name)
+        assert settings.reference
+        assert settings.about
+    assert load_settings("lu2022", draws=2).draws == 2
+    assert load_settings("lu2022").orders == ("all",)
+
+
+def test_a_file_of_settings_is_a_preset(project: Project, small: Model) -> None:
+    """A TOML file says what to vary; a word it does not know is an error that names the nearest."""
+    project.write("mine.toml", 'shots = [2]\ndraws = 1\norders = "given"\nlimit = 4\n')
+    assert len(study("films", model=small.name, preset="mine.toml", data="data")["cells"]) == 1
+    project.write("mine.toml", "shot = [2]\n")
+    with pytest.raises(PromptkitError, match=r"mine.toml: unknown setting 'shot'.*Did you mean 'shots'\?"):
+        load_settings("mine.toml")
+    project.write("mine.toml", "shots = [2\n")
+    with pytest.raises(PromptkitError, match=r"mine.toml: is no TOML"):
+        load_settings("mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"labels": ("zip",)}, TemplateError, "needs 2 different words"),
+        ({"orders": ("backwards",)}, SelectionError, "unknown order 'backwards'"),
+        ({"methods": ("many-shot",)}, PromptkitError, "unknown method 'many-shot'"),
+        ({"draws": 0}, PromptkitError, "draws is 0"),
+        ({"shots": (0,)}, SelectionError, "each must be 1 or more"),
+        ({"preset": "lu2023"}, PromptkitError, r"unknown preset 'lu2023'.*Did you mean 'lu2022'\?"),
+    ],
+)
+def test_bad_settings_are_refused(small: Model, settings: dict[str, Any], error: type, message: str) -> None:
+    """What does not fit is said in a line before anything is computed."""
+    with pytest.raises(error, match=message):
+        study("films", model=small.name, **{**GRID, **settings})
+
+
+def test_settings_have_the_documented_defaults() -> None:
+    """Four demonstrations, five choices of them, four orders of each."""
+    settings = StudySettings()
+    assert (settings.shots, settings.draws, settings.orders) == ((4,), 5, ("4",))
