@@ -6,6 +6,7 @@ Every text is encoded by itself and remembered, so that its vector depends on no
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from promptkit.errors import ModelError
@@ -55,6 +56,12 @@ class HiddenStates:
         finally:
             network.train(training)
         return numpy.asarray(total / len(ids), dtype=numpy.float32)
+
+
+@lru_cache(maxsize=2)
+def hidden_states(model: Model) -> HiddenStates:
+    """Return the `HiddenStates` of a model; of the last two models they are kept, with the texts they have read."""
+    return HiddenStates(model)
 
 
 class SentenceEncoder:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from promptkit.build import Demonstrations, render_prompts
@@ -17,7 +19,7 @@ from promptkit.readings import split_readings, store_table
 from promptkit.record import Record
 from promptkit.score.sampling import Sampling
 from promptkit.score.votes import summarize_votes
-from promptkit.select import Draw
+from promptkit.select import Draw, asks_for_probabilities, asks_for_vectors
 from promptkit.stats import macro_f1_interval, wilson_interval
 from promptkit.task import Task
 from promptkit.template import BoundTemplate
@@ -30,6 +32,8 @@ Progress = Callable[[int, int], None]
 Scorer = Callable[..., "Table"]
 #: What to do with prompts longer than the window: refuse, or drop whole demonstrations and count them.
 OVERLONG = ("error", "drop")
+#: The encoder of a machine without sentence-transformers.
+HIDDEN = "hidden states"
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Condition:
             asked["demo_labels"] = self.demo_labels
         if self.rationale != VALID:
             asked["rationale"] = self.rationale
+        if self.draw and asks_for_vectors(self.draw.selection):
+            asked["encoder"] = find_encoder()
         return {
             **asked,
             "method": self.method,
@@ -75,11 +81,18 @@ class Condition:
             "chat": self.chat,
         }
 
-    def prompts(self, queries: Sequence[Record], pool: Sequence[Record], keep: int | None = None) -> list[Prompt]:
-        """Return one prompt per query, with k demonstrations out of `pool` or, of those, the first `keep`."""
+    def prompts(
+        self, queries: Sequence[Record], pool: Sequence[Record], keep: int | None = None, model: Model | None = None
+    ) -> list[Prompt]:
+        """Return one prompt per query, with k demonstrations out of `pool` or, of those, the first `keep`.
+
+        Selections that ask a model ask `model`.
+        """
         if self.draw is None:
             return list(render_prompts(self.bound, queries, chat=self.chat))
-        chosen, reasons = Demonstrations(pool, self.draw), Rationales(self.rationale, pool, seed=self.draw.seed)
+        helpers = ask_model(self.draw.selection, model, self.bound, chat=self.chat) if model else {}
+        chosen = Demonstrations(pool, self.draw, **helpers)
+        reasons = Rationales(self.rationale, pool, seed=self.draw.seed)
 
         def show(query: Record, k: int) -> tuple[Record, ...]:
             return reasons(self.relabel(chosen(query, k, keep)), query)
@@ -90,6 +103,31 @@ class Condition:
         """Return the demonstrations with the labels that this condition shows."""
         labels = parse_labels(self.demo_labels)
         return relabel(demonstrations, labels, self.bound, seed=self.draw.seed if self.draw else 0)
+
+
+def ask_model(selection: str, model: Model, bound: BoundTemplate, *, chat: bool = False) -> dict[str, Any]:
+    """Return what a selection that asks a model is given: vectors of texts, or probabilities of choices.
+
+    Vectors are those of a sentence encoder where sentence-transformers is installed, else the model's own hidden
+    states. Nothing for the other selections.
+    """
+    if asks_for_vectors(selection) and find_encoder() == HIDDEN:
+        from promptkit.embed import hidden_states
+
+        return {"embed": hidden_states(model)}
+    if asks_for_probabilities(selection):
+        from promptkit.score import score
+        from promptkit.search import ChoiceProbabilities
+
+        return {"probabilities": ChoiceProbabilities(bound, partial(score, model, chat=chat), chat=chat)}
+    return {}
+
+
+def find_encoder() -> str:
+    """Return what turns texts into vectors here: the name of a sentence encoder, or `HIDDEN`."""
+    from promptkit.embed import ENCODER
+
+    return ENCODER if find_spec("sentence_transformers") else HIDDEN
 
 
 def fit_prompts(
@@ -114,7 +152,7 @@ def fit_prompts(
         seed=condition.seed,
         chat=condition.chat,
     )
-    prompts = content_free.attach(condition.prompts(queries, pool), queries)
+    prompts = content_free.attach(condition.prompts(queries, pool, model=model), queries)
     dropped = 0
     for k in range(condition.k, -1, -1):
         lengths = _lengths(model, prompts, condition.chat)
@@ -124,7 +162,7 @@ def fit_prompts(
         if overlong == "error" or k == 0:
             raise WindowError(_too_long(model, condition, prompts, lengths, long, k))
         those = [queries[index] for index in long]
-        shorter = content_free.attach(condition.prompts(those, pool, keep=k - 1), those)
+        shorter = content_free.attach(condition.prompts(those, pool, keep=k - 1, model=model), those)
         for index, prompt in zip(long, shorter, strict=True):
             prompts[index] = prompt
         dropped += len(long)

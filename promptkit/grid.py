@@ -20,7 +20,7 @@ from promptkit.order import order_demonstrations, sample_orders
 from promptkit.plan import METHODS, Step, passes_over
 from promptkit.readings import choose_readings, refuse_readings
 from promptkit.record import Record
-from promptkit.select import Draw, Selector
+from promptkit.select import Draw, Selector, without_model
 from promptkit.splits import Splits
 from promptkit.surface import apply_format, sample_formats
 from promptkit.task import Task
@@ -263,7 +263,7 @@ def _few_shot_points(task: Task, settings: StudySettings, splits: Splits, base: 
     rationales = settings.rationales if base.bound.template.is_cot else (VALID,)
     shown = [replace(base, demo_labels=own, rationale=why) for own in settings.demo_labels for why in rationales]
     for selection in settings.selections or (default_selection(task),):
-        ranked = Selector(splits.pool, selection, settings.seed)
+        ranked = Selector(splits.pool, without_model(selection), settings.seed)
         for k, condition in itertools.product(settings.shots, shown):
             chosen = ranked.select(splits.test[0], k)
             for seed in range(settings.seed, settings.seed + settings.draws):

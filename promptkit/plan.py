@@ -15,7 +15,7 @@ from promptkit.order import order_demonstrations
 from promptkit.readings import NOT_FOR_COT, choose_readings, refuse_readings
 from promptkit.record import Record
 from promptkit.score.sampling import Sampling, choose_sampling
-from promptkit.select import Draw, Selector
+from promptkit.select import Draw, Selector, without_model
 from promptkit.splits import Splits
 from promptkit.task import Task
 from promptkit.template import BoundTemplate, find_templates, load_template, match_templates
@@ -228,7 +228,7 @@ def plan_steps(
 
 
 def _few_shot(settings: CompareSettings, selection: str, base: Condition, splits: Splits) -> Iterator[Condition]:
-    ranked = Selector(splits.pool, selection, settings.seed)
+    ranked = Selector(splits.pool, without_model(selection), settings.seed)
     for k in settings.shots:
         chosen = ranked.select(splits.test[0], k)  # what cannot be drawn is refused before anything is computed
         order_demonstrations(chosen, settings.order or "given")
@@ -275,7 +275,7 @@ def _training_sets(
         return
     nobody = Record(id="", fields={}, label=None)
     for k in settings.shots:
-        yield Selector(splits.pool, selection, seed).select(nobody, k), False
+        yield Selector(splits.pool, without_model(selection), seed).select(nobody, k), False
     yield splits.pool, True
 
 

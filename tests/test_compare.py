@@ -80,6 +80,22 @@ def test_training_sizes_are_nested_and_replace_other_sets(small: Model) -> None:
         compare("films", model=small.name, **{**sizes, "train_sizes": (90,)})
 
 
+@pytest.mark.parametrize("selection", ["dense", "mmr-dense", "mdl", "entropy"])
+def test_selections_that_ask_a_model_ask_the_one_that_answers(small: Model, selection: str) -> None:
+    """Its hidden states, or its probabilities, choose the demonstrations, the same every time."""
+    settings = {**SMALL, "methods": ("few-shot",), "selection": selection, "draws": 1, "limit": 2}
+    seen = []
+
+    def noting(model: Model, prompts: Any, **options: Any) -> Any:
+        seen.append([prompt.demonstration_ids for prompt in prompts])
+        return score(model, prompts, **options)
+
+    for out in ("one", "two"):
+        compare("films", model=small.name, out=out, scorer=noting, **settings)
+    assert seen[0] == seen[1]
+    assert bytes_of("one") == bytes_of("two")
+
+
 @pytest.mark.parametrize(
     ("rows", "epochs", "passes"), [(4, 5, 30), (32, 5, 30), (128, 5, 8), (512, 5, 5), (64, 20, 20)]
 )

@@ -16,7 +16,7 @@ from promptkit.models import Model
 from promptkit.order import permute
 from promptkit.record import Record
 from promptkit.score import score
-from promptkit.study import study
+from promptkit.study import forecast, study
 from tests.conftest import Project
 from tests.test_compare import bytes_of, small
 
@@ -135,6 +135,57 @@ def test_presets_can_be_read() -> None:
         assert settings.about
     assert load_settings("lu2022", draws=2).draws == 2
     assert load_settings("lu2022").orders == ("all",)
+
+
+def test_formats_and_labels_shown_are_axes(small: Model) -> None:
+    """Each format and each kind of label gives prompts of its own; queries keep their text and choices."""
+    texts: dict[str, list[Any]] = {}
+
+    def noting(model: Model, prompts: Any, **options: Any) -> Any:
+        texts[str(len(texts))] = [(prompt.text, prompt.label) for prompt in prompts]
+        return score(model, prompts, **options)
+
+    grid = {
+        **GRID,
+        "draws": 1,
+        "orders": ("given",),
+        "demo_labels": ("gold", "flipped-100"),
+        "formats": ("own", "case=upper"),
+    }
+    result = study("films", model=small.name, scorer=noting, **grid)
+    assert [(c["factors"]["format"], c["factors"]["demo-labels"]) for c in result["cells"]] == [
+        ("own", "gold"),
+        ("own", "flipped-100"),
+        ("case=upper", "gold"),
+        ("case=upper", "flipped-100"),
+    ]
+    gold, flipped, upper, _ = texts.values()
+    for (text, label), (other, same), (loud, _) in zip(gold, flipped, upper, strict=True):
+        assert same == label
+        assert text.rsplit("\n\n", 1)[1] == other.rsplit("\n\n", 1)[1]
+        swapped = text.replace(": positive", ": x").replace(": negative", ": positive").replace(": x", ": negative")
+        assert other == swapped
+        assert "TEXT: " in loud
+        assert "Text: " not in loud
+
+
+def test_a_dry_run_counts_and_computes_nothing(small: Model) -> None:
+    """It says how many cells and tokens there will be, and leaves no cell behind."""
+    found = forecast("films", model=small.name, **GRID)
+    assert found["cells"] == 4
+    assert found["tokens_computed"] > 0
+    assert not [*Path(found["run"]).glob("cells/*.json")]
+    result = study("films", model=small.name, **GRID)
+    computed = sum(cell["cost"]["tokens_computed"] for cell in result["cells"])
+    assert found["tokens_computed"] == pytest.approx(computed, rel=0.5)
+    assert forecast("films", model=small.name, **GRID)["tokens_computed"] == 0
+
+
+def test_two_workers_fill_the_same_folder(small: Model) -> None:
+    """Several processes compute the cells that one does, to the byte."""
+    study("films", model=small.name, out="one", **GRID)
+    study("films", model=small.name, out="two", workers=2, **GRID)
+    assert bytes_of("one") == bytes_of("two")
 
 
 def test_a_file_of_settings_is_a_preset(project: Project, small: Model) -> None:

@@ -19,7 +19,16 @@ from promptkit.record import Record
 from promptkit.select.pool import Embed, Pool, Probabilities, Strands, as_query, is_same
 from promptkit.select.selections import BY_WORDS, SELECTIONS, WITH_ARGUMENT
 
-__all__ = ["SELECTIONS", "Draw", "Embed", "Probabilities", "Selector"]
+__all__ = [
+    "SELECTIONS",
+    "Draw",
+    "Embed",
+    "Probabilities",
+    "Selector",
+    "asks_for_probabilities",
+    "asks_for_vectors",
+    "without_model",
+]
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,21 @@ class Draw:
     order: str | int = "given"
     seed: int = 0
     order_seed: int = 0
+
+
+def asks_for_vectors(selection: str) -> bool:
+    """Whether a selection goes by the vectors of an encoder."""
+    return selection.partition(":")[0].endswith("dense")
+
+
+def asks_for_probabilities(selection: str) -> bool:
+    """Whether a selection goes by how sure a model is of its answers."""
+    return selection.partition(":")[0] in ("mdl", "entropy")
+
+
+def without_model(selection: str) -> str:
+    """Return the selection, or `random` for one that asks a model: what to check a pool with before there is one."""
+    return "random" if asks_for_vectors(selection) or asks_for_probabilities(selection) else selection
 
 
 class Selector:
