@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,7 @@ from promptkit.evaluate import Scorer, hash_records
 from promptkit.plan import CompareSettings, Step, bind_templates, choose_methods, plan_steps
 from promptkit.readings import show_rows
 from promptkit.splits import Splits, load_splits
-from promptkit.store import Run, default_folder
+from promptkit.store import Run, default_folder, write_whole
 from promptkit.summary import summarize
 from promptkit.task import Task, load_task
 from promptkit.work import Track, Trainer, Work
@@ -62,12 +63,13 @@ def compare(
     run = Run.open(Path(out) if out else default_folder(task.name, asked), asked)
     work = Work(loaded, splits, chosen, run, scorer or _scorer(), trainer or _trainer())
     finished = list(work.run_all([[step] for step in plan], track or (lambda name: lambda done, total: None)))
-    result = summarize(task, loaded, splits, finished)
+    result = {**summarize(task, loaded, splits, finished), "run": str(run.folder)}
+    write_whole(run.folder / "compare.json", json.dumps(result, indent=1).encode() + b"\n")
     if rows:
         for cell, done in zip(result["cells"], finished, strict=True):
             cell["rows"] = show_rows(done.result)
         result["rows"] = result["cells"][0]["rows"]
-    return {**result, "run": str(run.folder)}
+    return result
 
 
 def _pool_limit(settings: CompareSettings) -> int | None:

@@ -14,7 +14,6 @@ import pyarrow.parquet
 
 from promptkit.report.source import VARIED, Source, load_source
 from promptkit.store import Run, cell_key
-from promptkit.variance import decompose_variance
 
 RECORDS = 20
 HASHES = dict.fromkeys(("task_hash", "test", "pool"), "0")
@@ -42,7 +41,7 @@ def write_study(
             right = [(len(cells) + 1) * item % 3 != 0 for item in range(RECORDS)]
             spec = {**factors, "made": "up"}
             run.save(spec, {"right": right})
-            cells.append({**_cell(factors, fmean(right)), "right": right})
+            cells.append(_cell(factors, fmean(right)))
             rows += [_row(cell_key(spec), item, is_right) for item, is_right in enumerate(right)]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "predictions.parquet")
     (folder / "study.json").write_text(json.dumps(_result(cells) | changes))
@@ -72,9 +71,9 @@ def _cell(factors: dict[str, str], accuracy: float) -> dict[str, Any]:
 
 
 def _result(cells: list[dict[str, Any]]) -> dict[str, Any]:
-    factors = {axis: [cell["factors"][axis] for cell in cells] for axis in ("k", "draw", "order")}
-    several = {axis: values for axis, values in factors.items() if len(set(values)) > 1}
-    parts = decompose_variance([cell.pop("right") for cell in cells], several, nested={"order": "draw"}).parts
+    several = [axis for axis in ("k", "draw", "order") if len({cell["factors"][axis] for cell in cells}) > 1]
+    own = [{"factor": axis, "share": 0.125, "ci95": [0.0, 0.25], "between": 0.25} for axis in several]
+    rest = [{"factor": "items", "share": 1 - 0.125 * len(own), "ci95": [0.4, 0.8], "between": None}]
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for cell in cells:
         groups.setdefault((cell["template"], cell["k"]), []).append(cell)
@@ -93,10 +92,7 @@ def _result(cells: list[dict[str, Any]]) -> dict[str, Any]:
         "methods": [_method(group) for group in groups.values()],
         "break_even": {},
         "levels": {},
-        "factors": [
-            {"factor": part.name, "share": part.share, "ci95": part.interval.as_list(), "between": part.between}
-            for part in parts
-        ],
+        "factors": own + rest,
         "verdict": ["Nothing is shown."],
         "notes": [],
     }

@@ -55,7 +55,7 @@ def test_csv_holds_values_as_computed() -> None:
 
 
 def test_latex_runs_no_text() -> None:
-    """Every character that LaTeX reads is escaped, line breaks are spaces, and a bracket is no argument of the row's end."""
+    """What LaTeX reads is escaped, line breaks are spaces, and a bracket is no argument of the row before."""
     lines = to_latex(NASTY).decode().splitlines()
     assert lines[1] == "% 50 % & more of it"
     assert lines[2] == r"\begin{tabular}{lrrr}"

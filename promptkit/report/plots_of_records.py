@@ -31,6 +31,8 @@ def plot_items(items: Sequence[Item]) -> Plot | None:
 
 
 def _draw_items(items: Sequence[Item]) -> Figure:
+    from matplotlib.ticker import MaxNLocator
+
     figure, (axes,) = new_figure(2.9)
     bins = min(10, items[0].cells - 1)
     names = ["never", *(f"{100 * b / bins:.0f}–{100 * (b + 1) / bins:.0f} %" for b in range(bins)), "always"]
@@ -46,7 +48,7 @@ def _draw_items(items: Sequence[Item]) -> Figure:
     axes.set_xticks(range(len(names)), names, fontsize=7)
     axes.set_xlabel("share of cells that are right about the record")
     axes.set_ylabel("test records")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(0, 1.12 * max(counts))
     axes.grid(visible=True, axis="y")
     return figure

@@ -78,11 +78,11 @@ def words(data: Path, tasks: list[str], model: str) -> None:
 
 
 def groups(_: Path, __: list[str], model: str) -> None:
-    """Two word groups under arbitrary words, 8 demonstrations."""
+    """Words of two groups beside arbitrary words, 8 demonstrations."""
     print("| groups | k | runs | mean | std | min | max |\n|---|---|---|---|---|---|---|")
     for pair in SEEN + UNSEEN:
         task = write_groups(pair)
-        template = write_template("sentiment", pair)
+        template = write_template("sentiment", pair, form=BESIDE)
         asked = ("--template", template, "-k", 8, "--draws", DRAWS, "--data", f"groups/{'-'.join(pair)}")
         print_methods(" / ".join(pair), run("score", task, *asked, *common(model)))
 
@@ -129,17 +129,24 @@ def source(data: Path, task: str) -> tuple[Any, ...]:
     return ("--data", data / task) if (data / task).exists() else ()
 
 
-def write_template(family: str, labels: tuple[str, ...]) -> str:
+PLAIN = """{{% import "{family}/plain.jinja" as plain %}}
+{{% set input = plain.input %}}
+{{% set target = plain.target %}}
+"""
+BESIDE = """{{% set separator = "\\n" %}}
+{{% macro input(text) %}}- {{{{ text }}}}{{% endmacro %}}
+{{% macro target(label) %}} {{{{ label }}}}{{% endmacro %}}
+"""
+
+
+def write_template(family: str, labels: tuple[str, ...], form: str = PLAIN) -> str:
     """Write a template of this family without instruction, its labels arbitrary words; return its name."""
     name = f"arbitrary/{'-'.join((family, *labels)).replace(':', '')}"
     path = Path("templates") / f"{name}.jinja"
     path.parent.mkdir(parents=True, exist_ok=True)
     chosen = json.dumps(dict(zip(labels, ARBITRARY, strict=False)))
-    path.write_text(
-        f'{{# Labels that mean nothing. #}}\n{{% import "{family}/plain.jinja" as plain %}}\n'
-        f"{{% set input = plain.input %}}\n{{% set target = plain.target %}}\n{{% set labels = {chosen} %}}\n",
-        encoding="utf-8",
-    )
+    said = f"{{# Labels that mean nothing. #}}\n{{% set labels = {chosen} %}}\n"
+    path.write_text(said + form.format(family=family), encoding="utf-8")
     return name
 
 
@@ -150,7 +157,9 @@ def write_groups(pair: tuple[str, str]) -> str:
     folder = Path("groups") / "-".join(pair)
     folder.mkdir(parents=True, exist_ok=True)
     for split, count in (("train", 3000), ("test", 3000)):
-        rows = [row for row in generate("word-groups", split, count, seed=7) if row["label"] in pair]
+        found = [row for row in generate("word-groups", split, count, seed=7) if row["label"] in pair]
+        rows = [{**row, "text": str(row["text"]).split(",")[0]} for row in found]
+        rows = [row for row in rows if (sum(row["text"].encode()) % 2 == 0) == (split == "train")]  # words in one only
         random.Random(0).shuffle(rows)
         (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     path = folder.with_suffix(".toml")
