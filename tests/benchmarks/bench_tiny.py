@@ -9,6 +9,7 @@ measured once is not measured again. Prints Markdown tables.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import subprocess
@@ -78,13 +79,15 @@ def words(data: Path, tasks: list[str], model: str) -> None:
 
 
 def groups(_: Path, __: list[str], model: str) -> None:
-    """Words of two groups beside arbitrary words, 8 demonstrations."""
+    """Words of two groups beside arbitrary words, in both assignments, 8 demonstrations."""
     print("| groups | k | runs | mean | std | min | max |\n|---|---|---|---|---|---|---|")
-    for pair in SEEN + UNSEEN:
+    for pair, turned in itertools.product(SEEN + UNSEEN, (False, True)):
         task = write_groups(pair)
-        template = write_template("sentiment", pair, form=BESIDE)
+        labels = pair[::-1] if turned else pair
+        template = write_template("sentiment", labels, form=BESIDE)
         asked = ("--template", template, "-k", 8, "--draws", DRAWS, "--data", f"groups/{'-'.join(pair)}")
-        print_methods(" / ".join(pair), run("score", task, *asked, *common(model)))
+        name = " / ".join(f"{label} {word}" for label, word in zip(labels, ARBITRARY, strict=False))
+        print_methods(name, run("score", task, *asked, *common(model)))
 
 
 def reasons(_: Path, __: list[str], model: str) -> None:
