@@ -15,7 +15,7 @@ from promptkit.splits import Splits, load_splits
 from promptkit.store import Run, default_folder, write_whole
 from promptkit.summary import summarize
 from promptkit.task import Task, load_task
-from promptkit.work import Track, Trainer, Work
+from promptkit.work import Track, Trainer, Work, default_scorer, default_trainer, load
 
 if TYPE_CHECKING:
     from promptkit.models import Model
@@ -47,7 +47,7 @@ def compare(
     task = task if isinstance(task, Task) else load_task(task)
     chosen = CompareSettings(**settings)
     bounds = bind_templates(task, chosen.templates)
-    loaded = _load(model, chosen.dtype, device)
+    loaded = load(model, chosen.dtype, device)
     methods = choose_methods(task, chosen, bounds, loaded)
     splits = load_splits(
         task,
@@ -61,7 +61,7 @@ def compare(
     plan = list(plan_steps(task, chosen, methods, bounds, splits, loaded))
     asked = _asked(task, chosen, splits, loaded, plan)
     run = Run.open(Path(out) if out else default_folder(task.name, asked), asked)
-    work = Work(loaded, splits, chosen, run, scorer or _scorer(), trainer or _trainer())
+    work = Work(loaded, splits, chosen, run, scorer or default_scorer(), trainer or default_trainer())
     finished = list(work.run_all([[step] for step in plan], track or (lambda name: lambda done, total: None)))
     result = {**summarize(task, loaded, splits, finished), "run": str(run.folder)}
     write_whole(run.folder / "compare.json", json.dumps(result, indent=1).encode() + b"\n")
@@ -76,26 +76,6 @@ def _pool_limit(settings: CompareSettings) -> int | None:
     """Return how many training records to take: as many as the largest training needs."""
     limit = settings.train_limit
     return None if limit is None else max(limit, *settings.train_sizes, 0)
-
-
-def _load(model: Model | str, dtype: str, device: str | None) -> Model:
-    if not isinstance(model, str):
-        return model
-    from promptkit.models import load_model
-
-    return load_model(model, dtype=dtype, device=device)
-
-
-def _scorer() -> Scorer:
-    from promptkit.score import score
-
-    return score
-
-
-def _trainer() -> Trainer:
-    from promptkit.train import train
-
-    return train
 
 
 def _asked(task: Task, settings: CompareSettings, splits: Splits, model: Model, plan: Sequence[Step]) -> dict[str, Any]:

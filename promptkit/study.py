@@ -20,7 +20,7 @@ from promptkit.store import Run, default_folder, write_whole
 from promptkit.summary import Finished, count_break_even, describe_cell, describe_method, describe_notes, guess_accuracy
 from promptkit.task import Task, load_task
 from promptkit.variance import decompose_variance, describe_shares
-from promptkit.work import Track, Trainer, Work
+from promptkit.work import Track, Trainer, Work, default_scorer, default_trainer, load
 
 if TYPE_CHECKING:
     from promptkit.models import Model
@@ -104,7 +104,9 @@ class Study:
 
     def work(self, model: Model, scorer: Scorer | None = None, trainer: Trainer | None = None) -> Work:
         """Return what computes the cells of this model."""
-        return Work(model, self.splits, self.settings, self.run, scorer or _scorer(), trainer or _trainer())
+        return Work(
+            model, self.splits, self.settings, self.run, scorer or default_scorer(), trainer or default_trainer()
+        )
 
     def fill(
         self, model: Model | str, work: Work, bundles: Sequence[Sequence[Point]], workers: int, progress: Progress
@@ -200,7 +202,7 @@ def _time_bundle(model: Model, plan: Study, bundle: Sequence[Point]) -> tuple[fl
     def take(count: int) -> tuple[float, float]:
         conditions = [(point.condition, plan.splits.pool) for point in bundle]
         with Meter(model.device) as meter:
-            results = evaluate_together(model, conditions, queries[:count], scorer=_scorer(), overlong="drop")
+            results = evaluate_together(model, conditions, queries[:count], scorer=default_scorer(), overlong="drop")
         return sum(result["tokens_computed"] for result in results), meter.seconds
 
     few, more = min(4, len(queries)), min(16, len(queries))
@@ -213,27 +215,6 @@ def _time_bundle(model: Model, plan: Study, bundle: Sequence[Point]) -> tuple[fl
 def _pool_limit(settings: StudySettings) -> int | None:
     limit = settings.train_limit
     return None if limit is None else max(limit, *settings.train_sizes, 0)
-
-
-def load(model: Model | str, dtype: str, device: str | None) -> Model:
-    """Return the model of this name, or the one that is given."""
-    if not isinstance(model, str):
-        return model
-    from promptkit.models import load_model
-
-    return load_model(model, dtype=dtype, device=device)
-
-
-def _scorer() -> Scorer:
-    from promptkit.score import score
-
-    return score
-
-
-def _trainer() -> Trainer:
-    from promptkit.train import train
-
-    return train
 
 
 def _fixed(task: Task, settings: StudySettings, splits: Splits) -> dict[str, Any]:

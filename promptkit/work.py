@@ -25,6 +25,29 @@ Trainer = Callable[..., "Adapter"]
 Track = Callable[[str], Callable[[int, int], None]]
 
 
+def load(model: Model | str, dtype: str, device: str | None) -> Model:
+    """Return the model of this name, or the one that is given."""
+    if not isinstance(model, str):
+        return model
+    from promptkit.models import load_model
+
+    return load_model(model, dtype=dtype, device=device)
+
+
+def default_scorer() -> Scorer:
+    """Return `promptkit.score`, which loads torch."""
+    from promptkit.score import score
+
+    return score
+
+
+def default_trainer() -> Trainer:
+    """Return `promptkit.train`, which loads torch."""
+    from promptkit.train import train
+
+    return train
+
+
 class Settings(Protocol):
     """What scoring and training must know beside the steps."""
 
