@@ -92,50 +92,35 @@ def compare(
 @combine(TASK, MODEL, DATA)
 @click.option("--preset", help="Settings of a paper, or a TOML file; see `promptkit list presets`.")
 @click.option("--methods", type=Words(), help="Default: few-shot.")
-@click.option("--template", "templates", multiple=True, help="A template's name or glob; may be repeated.")
+@TEMPLATE
 @click.option("--labels", multiple=True, help="`own`, or words for the labels, as in `zip,nop`; may be repeated.")
 @click.option("--format", "formats", multiple=True, help="A number of random formats, or one as `case=upper`.")
 @click.option("--demo-labels", type=Words(), help="gold, random, flipped-50, words: what demonstrations show.")
 @click.option("--rationale", "rationales", type=Words(), help="valid, invalid-numbers, shuffled, irrelevant.")
 @click.option("--selection", "selections", type=Words(), help="Ways to choose demonstrations, as in random,balanced.")
-@click.option("-k", "--shots", type=Numbers(), help="Numbers of demonstrations. Default: 4.")
-@positive("--draws", "Choices of demonstrations. Default: 5.")
+@shots(4)
+@positive("--draws", "Choices of demonstrations.", 5)
 @click.option("--orders", type=Words(), help="Sequences of each choice: how many, `all`, or names. Default: 4.")
 @click.option("--train-sizes", type=Numbers(), help="LoRA on so many records each. Default: all.")
-@positive("--seeds", "LoRA runs. Default: 3.")
+@positive("--seeds", "LoRA runs.", 3)
+@positive("--epochs", "Passes over the training records.", 5)
 @click.option("--models", type=Words(), help="Several models, in place of --model.")
-@positive("--limit", "Test records after a seeded shuffle. Default: 200.")
-@positive("--train-limit", "Training records (and pool for demonstrations) after a seeded shuffle. Default: 512.")
-@click.option("--seed", type=int, help="Seed of every draw and shuffle. Default: 0.")
-@click.option("--calibrate", type=Words(), help="Further scores and calibrations of the same cells, or `all`.")
-@click.option("--overlong", type=click.Choice(["error", "drop"]), help="Prompts beyond the window. Default: error.")
+@positive("--limit", "Test records after a seeded shuffle.", 200)
+@combine(TRAIN_LIMIT, SEED, SPLIT, CHAT, DTYPE, OVERLONG, BATCH, MEMORY, CALIBRATE)
 @positive("--workers", "Processes that fill the run folder together.", 1)
 @click.option("--dry-run", is_flag=True, help="Say how many cells, tokens and minutes it will take, and stop.")
 @combine(DEVICE, OUT_RUN, JSON)
-def study(
-    task: str,
-    model: str,
-    data: str | None,
-    preset: str | None,
-    as_json: bool,
-    dry_run: bool,
-    workers: int,
-    **settings: Any,
-) -> None:
+def study(task: str, as_json: bool, **settings: Any) -> None:
     """Vary demonstrations, their number and order, templates, labels and more: what moves the answer, and how far.
 
     Every combination of what is given is a cell. The same command goes on where it was stopped, and further values
-    of an axis compute only what is new.
+    of an axis compute only what is new. What is given here replaces what a preset says.
     """
-    given = {name: value for name, value in settings.items() if value not in (None, ())}
-    given |= {"model": model, "data": data, "preset": preset}
-    if dry_run:
-        from promptkit.study import forecast
-
-        return _print_json(forecast(task, **given))
+    source = click.get_current_context().get_parameter_source
+    given = {name: value for name, value in settings.items() if source(name) is not click.core.ParameterSource.DEFAULT}
     with _tracking() as track:
-        result = promptkit.study(task, workers=workers, track=track, **given)
-    if as_json:
+        result = promptkit.study(task, track=track, **given)
+    if as_json or given.get("dry_run"):
         return _print_json(result)
     from promptkit.report.study import print_study
 

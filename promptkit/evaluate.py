@@ -199,13 +199,14 @@ def evaluate(
     model: Model, condition: Condition, queries: Sequence[Record], pool: Sequence[Record], **options: Any
 ) -> dict[str, Any]:
     """Return the finished cell of one condition as JSON; `options` and errors are those of `evaluate_together`."""
-    return evaluate_together(model, [(condition, pool)], queries, **options)[0]
+    return evaluate_together(model, [condition], queries, pool, **options)[0]
 
 
 def evaluate_together(
     model: Model,
-    conditions: Sequence[tuple[Condition, Sequence[Record]]],
+    conditions: Sequence[Condition],
     queries: Sequence[Record],
+    pool: Sequence[Record],
     *,
     scorer: Scorer,
     overlong: str = "error",
@@ -215,22 +216,23 @@ def evaluate_together(
 ) -> list[dict[str, Any]]:
     """Return a finished cell as JSON per condition: a prediction per query and what was computed for them.
 
-    `conditions` come with the pools that they draw from, and agree in how texts are sampled and in whether they are
-    chat. What their prompts share is computed once, and each cell bears an equal part of it.
-    Nothing in a cell depends on the machine or the moment. Raises WindowError and what `scorer` raises.
+    `conditions` agree in how texts are sampled and in whether they are chat. What their prompts share is computed
+    once, and each cell bears an equal part of it. Nothing in a cell depends on the machine or the moment.
+
+    Raises WindowError and what `scorer` raises.
     """
-    first, _ = conditions[0]
+    first = conditions[0]
     options: dict[str, Any] = asdict(first.sampling) if first.sampling else {}
     if batch_tokens is not None:
         options["batch_tokens"] = batch_tokens
     if memory is not None:
         options["memory"] = memory
-    fitted = [fit_prompts(model, condition, queries, pool, overlong) for condition, pool in conditions]
+    fitted = [fit_prompts(model, condition, queries, pool, overlong) for condition in conditions]
     prompts = [prompt for prompts, _ in fitted for prompt in prompts]
     table = scorer(model, prompts, chat=first.chat, progress=progress, **options)
     return [
         _cell(model, condition, queries, prompts, part, dropped)
-        for (condition, _), (prompts, dropped), part in zip(conditions, fitted, table.split(len(fitted)), strict=True)
+        for condition, (prompts, dropped), part in zip(conditions, fitted, table.split(len(fitted)), strict=True)
     ]
 
 

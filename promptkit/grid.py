@@ -17,7 +17,7 @@ from promptkit.evaluate import Condition, hash_records
 from promptkit.formatting import parse_format
 from promptkit.library import find_names
 from promptkit.order import order_demonstrations, sample_orders
-from promptkit.plan import METHODS, Step, passes_over
+from promptkit.plan import METHODS, Step, passes_over, refuse_methods
 from promptkit.readings import choose_readings, refuse_readings
 from promptkit.record import Record
 from promptkit.select import Draw, Selector, without_model
@@ -155,7 +155,7 @@ def _listed(value: Any, wanted: str) -> Any:
 
 @dataclass(frozen=True)
 class Point(Step):
-    """A cell of a study: a step and its place on every axis; `pool` are the records to draw from."""
+    """A cell of a study: a step and its place on every axis."""
 
     factors: Mapping[str, str] = field(default_factory=dict)
 
@@ -209,12 +209,14 @@ def plan_grid(task: Task, settings: StudySettings, splits: Splits, model: Model)
 
     Raises SelectionError and TemplateError for what does not fit the task, before anything is computed.
     """
+    refuse_methods(task, settings.methods, model)
     readings = choose_readings(settings.calibrate, refuse_readings(task))
     common = {
         "model": model.hash,
         "dtype": model.dtype,
         "overlong": settings.overlong,
         "batch_tokens": settings.batch_tokens,
+        **({"memory": settings.memory} if settings.memory else {}),
         "test": hash_records(splits.test),
     }
     for bound, way in bind_ways(task, settings):

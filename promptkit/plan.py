@@ -101,8 +101,7 @@ class CompareSettings:
 class Step:
     """One cell to compute: a condition and, for LoRA, the rows to train on first and those to stop early by.
 
-    `whole` marks the largest training set, which the other methods are compared with. `pool` is what demonstrations
-    are drawn from where that is not the pool of the splits.
+    `whole` marks the largest training set, which the other methods are compared with.
     """
 
     condition: Condition
@@ -113,7 +112,6 @@ class Step:
     epochs: int = 0
     spec: Mapping[str, Any] = field(default_factory=dict)
     weight: int = 1
-    pool: tuple[Record, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -166,10 +164,7 @@ def make_draws(settings: CompareSettings, selection: str, k: int) -> list[Draw]:
 def choose_methods(task: Task, settings: CompareSettings, bounds: Sequence[BoundTemplate], model: Model) -> list[str]:
     """Return the methods asked for, or all that fit: an adapter is not trained on top of another."""
     kinds = {bound.template.is_cot for bound in bounds}
-    if "few-shot-cot" in settings.methods and not task.has_rationales:
-        raise TemplateError(f"method 'few-shot-cot' shows rationales, and task {task.name!r} has no field `rationale`")
-    if "lora" in settings.methods and model.has_adapter:
-        raise ModelError(f"method 'lora' trains a base model, and {model.name!r} has an adapter already; give its base")
+    refuse_methods(task, settings.methods, model)
     if settings.methods:
         for method in settings.methods:
             if METHODS[method] not in kinds:
@@ -178,6 +173,14 @@ def choose_methods(task: Task, settings: CompareSettings, bounds: Sequence[Bound
         return [method for method in METHODS if method in settings.methods]
     fitting = [m for m, reasons in METHODS.items() if reasons in kinds and (task.has_rationales or not reasons)]
     return [m for m in fitting if m != "lora" or not model.has_adapter]
+
+
+def refuse_methods(task: Task, methods: Sequence[str], model: Model) -> None:
+    """Raise TemplateError or ModelError for a method that this task or this model rules out."""
+    if "few-shot-cot" in methods and not task.has_rationales:
+        raise TemplateError(f"method 'few-shot-cot' shows rationales, and task {task.name!r} has no field `rationale`")
+    if "lora" in methods and model.has_adapter:
+        raise ModelError(f"method 'lora' trains a base model, and {model.name!r} has an adapter already; give its base")
 
 
 def plan_steps(

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from promptkit.cost import Meter
-from promptkit.errors import PromptkitError, StudyError
+from promptkit.errors import PromptkitError, StudyError, TemplateError
 from promptkit.evaluate import Progress, Scorer, evaluate_together, hash_records, right_answers
 from promptkit.grid import AXES, NESTED, Point, StudySettings, load_settings, plan_grid
 from promptkit.splits import Splits, load_splits
@@ -46,6 +46,7 @@ def study(
     out: str | Path | None = None,
     device: str | None = None,
     workers: int = 1,
+    dry_run: bool = False,
     scorer: Scorer | None = None,
     trainer: Trainer | None = None,
     track: Track | None = None,
@@ -57,15 +58,19 @@ def study(
     `out` is the run folder (default `runs/<task>-study-<hash of the data and of what is held fixed>`): cells that it
     holds are not computed again, also where axes have got further values since. It gets `predictions.parquet`, every
     prediction of every cell, and `study.json`, the object that is returned. With several `workers` as many processes
-    fill it, each with its share of the cores; models must be given by name then.
+    fill it, each with its share of the cores; models must be given by name then. With `dry_run` nothing is computed but
+    what it will take: cells, trainings, tokens and minutes.
 
     Raises a PromptkitError for whatever is wrong with task, templates, data, models, settings or folder.
     """
     task = task if isinstance(task, Task) else load_task(task)
     plan = Study(task, load_settings(preset, **settings), data, out, device)
+    models = plan.settings.models or (model,)
+    if dry_run:
+        return plan.forecast(models)
     track = track or (lambda name: lambda done, total: None)
     done: list[Done] = []
-    for name in plan.settings.models or (model,):
+    for name in models:
         loaded = load(name, plan.settings.dtype, device)
         work = plan.work(loaded, scorer, trainer)
         points, bundles = plan.points(loaded)
@@ -100,6 +105,12 @@ class Study:
     def points(self, model: Model) -> tuple[list[Point], list[list[Point]]]:
         """Return the cells for this model, and the same in bundles that are scored together."""
         points = list(plan_grid(self.task, self.settings, self.splits, model))
+        if not points:
+            methods = ", ".join(self.settings.methods)
+            raise TemplateError(
+                f"no template here goes with {methods}: chain of thought needs one with a rationale, "
+                "the other methods one without; see --template and --methods"
+            )
         return points, [list(bundle) for _, bundle in groupby(points, key=_bundle)]
 
     def work(self, model: Model, scorer: Scorer | None = None, trainer: Trainer | None = None) -> Work:
@@ -107,6 +118,39 @@ class Study:
         return Work(
             model, self.splits, self.settings, self.run, scorer or default_scorer(), trainer or default_trainer()
         )
+
+    def forecast(self, models: Sequence[Model | str]) -> dict[str, Any]:
+        """Return what the study will take: cells, tokens and minutes.
+
+        Of every kind of cell that is missing (template, method, number of demonstrations) a few records are scored,
+        first few and then more, which tells the part that all records share from the part of each. Minutes are of
+        this machine as it is now; trainings are counted, not timed.
+        """
+        cells = trainings = 0
+        tokens = seconds = 0.0
+        for name in models:
+            loaded = load(name, self.settings.dtype, self.device)
+            points, bundles = self.points(loaded)
+            work = self.work(loaded)
+            cells += len(points)
+            missing = [bundle for bundle in bundles if not all(map(work.is_done, bundle))]
+            trainings += sum(bool(bundle[0].rows) for bundle in missing)
+            kinds: dict[Any, list[Sequence[Point]]] = {}
+            for bundle in missing:
+                condition = bundle[0].condition
+                kinds.setdefault((condition.method, condition.bound.template.name, condition.k), []).append(bundle)
+            for alike in kinds.values():
+                one = _time_bundle(loaded, self, alike[0])
+                tokens += one[0] * len(alike)
+                seconds += one[1] * len(alike)
+        return {
+            "task": self.task.name,
+            "cells": cells,
+            "trainings": trainings,
+            "tokens_computed": round(tokens),
+            "minutes": round(seconds / 60, 1),
+            "run": str(self.run.folder),
+        }
 
     def fill(
         self, model: Model | str, work: Work, bundles: Sequence[Sequence[Point]], workers: int, progress: Progress
@@ -150,59 +194,20 @@ def fill_part(
         pass
 
 
-def forecast(
-    task: Task | str,
-    *,
-    model: Model | str = "tiny",
-    preset: str | Path | None = None,
-    data: str | Path | None = None,
-    out: str | Path | None = None,
-    device: str | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Return what a study will take, the arguments being those of `study`: cells, tokens and minutes.
-
-    Of every kind of cell that is missing (template, method, number of demonstrations) a few records are scored, first
-    few and then more, which tells the part that all records share from the part of each. Minutes are of this machine
-    as it is now; trainings are counted, not timed.
-    """
-    task = task if isinstance(task, Task) else load_task(task)
-    plan = Study(task, load_settings(preset, **settings), data, out, device)
-    cells = trainings = 0
-    tokens = seconds = 0.0
-    for name in plan.settings.models or (model,):
-        loaded = load(name, plan.settings.dtype, device)
-        points, bundles = plan.points(loaded)
-        work = plan.work(loaded)
-        cells += len(points)
-        missing = [bundle for bundle in bundles if not all(map(work.is_done, bundle))]
-        trainings += sum(bool(bundle[0].rows) for bundle in missing)
-        kinds: dict[Any, list[Sequence[Point]]] = {}
-        for bundle in missing:
-            condition = bundle[0].condition
-            kinds.setdefault((condition.method, condition.bound.template.name, condition.k), []).append(bundle)
-        for alike in kinds.values():
-            one = _time_bundle(loaded, plan, alike[0])
-            tokens += one[0] * len(alike)
-            seconds += one[1] * len(alike)
-    return {
-        "task": task.name,
-        "cells": cells,
-        "trainings": trainings,
-        "tokens_computed": round(tokens),
-        "minutes": round(seconds / 60, 1),
-        "run": str(plan.run.folder),
-    }
-
-
 def _time_bundle(model: Model, plan: Study, bundle: Sequence[Point]) -> tuple[float, float]:
     """Return about how many tokens and seconds a bundle takes, from a few of its records."""
     queries = plan.splits.test
 
     def take(count: int) -> tuple[float, float]:
-        conditions = [(point.condition, plan.splits.pool) for point in bundle]
         with Meter(model.device) as meter:
-            results = evaluate_together(model, conditions, queries[:count], scorer=default_scorer(), overlong="drop")
+            results = evaluate_together(
+                model,
+                [point.condition for point in bundle],
+                queries[:count],
+                plan.splits.pool,
+                scorer=default_scorer(),
+                overlong="drop",
+            )
         return sum(result["tokens_computed"] for result in results), meter.seconds
 
     few, more = min(4, len(queries)), min(16, len(queries))
@@ -235,9 +240,9 @@ def _fixed(task: Task, settings: StudySettings, splits: Splits) -> dict[str, Any
 
 
 def _bundle(point: Point) -> Any:
-    """Return what neighbours have in common whose prompts are scored together."""
+    """Return what neighbours have in common whose prompts are scored together; nothing where texts are written."""
     writes = point.condition.bound.template.is_cot or point.condition.bound.task.is_free_text
-    return point.spec["draw"] if writes or point.rows else point.group
+    return tuple(point.factors.items()) if writes or point.rows else point.group
 
 
 def summarize_study(

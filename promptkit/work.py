@@ -131,8 +131,9 @@ class Work:
         with Meter(self.model.device) as meter:
             results = evaluate_together(
                 model or self.model,
-                [(step.condition, self.splits.pool if step.pool is None else step.pool) for step in bundle],
+                [step.condition for step in bundle],
                 self.splits.test,
+                self.splits.pool,
                 scorer=self.scorer,
                 overlong=self.settings.overlong,
                 batch_tokens=self.settings.batch_tokens,

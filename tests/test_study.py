@@ -16,7 +16,8 @@ from promptkit.models import Model
 from promptkit.order import permute
 from promptkit.record import Record
 from promptkit.score import score
-from promptkit.study import forecast, study
+from promptkit.study import study
+from promptkit.train import train
 from tests.conftest import Project
 from tests.test_compare import bytes_of, small
 
@@ -37,6 +38,25 @@ def test_cells_are_every_combination(small: Model) -> None:
     assert {part["factor"] for part in result["factors"]} >= {"draw", "order", "labels", "items", "residual"}
     assert sum(part["share"] for part in result["factors"]) == pytest.approx(1)
     assert result["verdict"]
+
+
+def test_every_training_of_a_study_is_a_cell(small: Model) -> None:
+    """Sizes and seeds are crossed, and each is trained and scored by itself."""
+    asked = {**GRID, "methods": ("zero-shot", "lora"), "train_sizes": (2, 4), "seeds": 2, "epochs": 1}
+    trained = []
+
+    def noting(model: Model, pairs: Any, **options: Any) -> Any:
+        trained.append((len(pairs), options["seed"]))
+        return train(model, pairs, **{**options, "epochs": 1})
+
+    result = study("films", model=small.name, trainer=noting, **asked)
+    assert trained == [(2, 0), (2, 1), (4, 0), (4, 1)]
+    assert [(method["method"], method["runs"]) for method in result["methods"]] == [
+        ("zero-shot", 1),
+        ("lora", 2),
+        ("lora", 2),
+    ]
+    assert result["break_even"]
 
 
 def test_cells_that_share_work_are_scored_as_if_alone(small: Model) -> None:
@@ -171,14 +191,14 @@ def test_formats_and_labels_shown_are_axes(small: Model) -> None:
 
 def test_a_dry_run_counts_and_computes_nothing(small: Model) -> None:
     """It says how many cells and tokens there will be, and leaves no cell behind."""
-    found = forecast("films", model=small.name, **GRID)
+    found = study("films", model=small.name, dry_run=True, **GRID)
     assert found["cells"] == 4
     assert found["tokens_computed"] > 0
     assert not [*Path(found["run"]).glob("cells/*.json")]
     result = study("films", model=small.name, **GRID)
     computed = sum(cell["cost"]["tokens_computed"] for cell in result["cells"])
     assert found["tokens_computed"] == pytest.approx(computed, rel=0.5)
-    assert forecast("films", model=small.name, **GRID)["tokens_computed"] == 0
+    assert study("films", model=small.name, dry_run=True, **GRID)["tokens_computed"] == 0
 
 
 def test_two_workers_fill_the_same_folder(small: Model) -> None:
@@ -206,6 +226,8 @@ def test_a_file_of_settings_is_a_preset(project: Project, small: Model) -> None:
         ({"labels": ("zip",)}, TemplateError, "needs 2 different words"),
         ({"orders": ("backwards",)}, SelectionError, "unknown order 'backwards'"),
         ({"methods": ("many-shot",)}, PromptkitError, "unknown method 'many-shot'"),
+        ({"methods": ("lora",), "templates": ("cot",)}, TemplateError, "no template matches"),
+        ({"methods": ("few-shot-cot",)}, TemplateError, "task 'films' has no field `rationale`"),
         ({"draws": 0}, PromptkitError, "draws is 0"),
         ({"shots": (0,)}, SelectionError, "each must be 1 or more"),
         ({"preset": "lu2023"}, PromptkitError, r"unknown preset 'lu2023'.*Did you mean 'lu2022'\?"),
@@ -215,6 +237,12 @@ def test_bad_settings_are_refused(small: Model, settings: dict[str, Any], error:
     """What does not fit is said in a line before anything is computed."""
     with pytest.raises(error, match=message):
         study("films", model=small.name, **{**GRID, **settings})
+
+
+def test_a_method_without_a_template_is_refused(small: Model) -> None:
+    """A task with rationales, and a template that has no room for them."""
+    with pytest.raises(TemplateError, match="no template here goes with few-shot-cot"):
+        study("word-problems", model=small.name, methods=("few-shot-cot",), templates=("plain",), limit=4)
 
 
 def test_settings_have_the_documented_defaults() -> None:

@@ -26,6 +26,8 @@ def print_study(result: Result, console: Console) -> None:
     print_lines(console, _headlines(result), style="bold")
     print_section(console, "What matters", list(result["verdict"]))
     print_table(console, "Conditions, accuracy in %, on the same test records", _conditions(result))
+    if calibrated := _calibrations(result):
+        print_table(console, "The same records by other scores and calibrations, accuracy in %", calibrated)
     if result["factors"]:
         print_table(console, "Shares of the variance, in %", _shares(result))
     for title, rows in _by_level(result):
@@ -65,23 +67,36 @@ def _headlines(result: Result) -> list[str]:
 
 def _conditions(result: Result) -> list[dict[str, str]]:
     """A row per condition: everything that differs between conditions, then the spread over draws and orders."""
-    axes = [axis for axis in result["methods"][0]["factors"] if _varies(result["methods"], axis)] or ["method"]
-    title = " · ".join(axes)
-    rows = []
-    for method in result["methods"]:
-        accuracy = method["accuracy"]
-        places = [_short(axis, method["factors"].get(axis, "–"), result) for axis in axes]
-        rows.append(
-            {
-                title: " · ".join(places),
-                "runs": str(method["runs"]),
-                "mean": percent(accuracy["mean"]),
-                "95 %": percent_range(accuracy["ci95"]),
-                "std": percent(accuracy["std"]),
-                "min-max": percent_range((accuracy["min"], accuracy["max"])),
-            }
-        )
-    return rows
+    return [
+        {**_place(method, result), "runs": str(method["runs"]), **_spread(method["accuracy"])}
+        for method in result["methods"]
+    ]
+
+
+def _calibrations(result: Result) -> list[dict[str, str]]:
+    """A row per condition and score or calibration."""
+    return [
+        {**_place(method, result), "score": reading["name"], **_spread(reading["accuracy"])}
+        for method in result["methods"]
+        for reading in method.get("calibrations", ())
+    ]
+
+
+def _place(method: Result, result: Result) -> dict[str, str]:
+    """What a condition differs in from others, under the names of those axes."""
+    methods = result["methods"]
+    axes = list(dict.fromkeys(axis for each in methods for axis in each["factors"] if _varies(methods, axis)))
+    axes = axes or ["method"]
+    return {" · ".join(axes): " · ".join(_short(axis, method["factors"].get(axis, "–"), result) for axis in axes)}
+
+
+def _spread(accuracy: Result) -> dict[str, str]:
+    return {
+        "mean": percent(accuracy["mean"]),
+        "95 %": percent_range(accuracy["ci95"]),
+        "std": percent(accuracy["std"]),
+        "min-max": percent_range((accuracy["min"], accuracy["max"])),
+    }
 
 
 def _short(axis: str, value: str, result: Result) -> str:
