@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit.build import Demonstrations, render_prompts
 from promptkit.content_free import ContentFree
-from promptkit.corrupt import GOLD, VALID, Rationales, parse_labels, relabel
 from promptkit.errors import WindowError
 from promptkit.metrics import correctness, measure
 from promptkit.prompt import Prompt
@@ -23,6 +22,7 @@ from promptkit.select import Draw, asks_for_probabilities, asks_for_vectors
 from promptkit.stats import macro_f1_interval, wilson_interval
 from promptkit.task import Task
 from promptkit.template import BoundTemplate
+from promptkit.variants.corrupt import GOLD, VALID, Rationales, parse_labels, relabel
 
 if TYPE_CHECKING:
     from promptkit.models import Model
@@ -42,7 +42,7 @@ class Condition:
 
     `readings` are the scores and calibrations to be told from its cell, for which `seed` draws words. `sampling`
     says how several texts per prompt are drawn; None for one, the most likely. `demo_labels` and `rationale` name
-    what demonstrations show in place of their own labels and rationales (see `promptkit.corrupt`).
+    what demonstrations show in place of their own labels and rationales (see `promptkit.variants.corrupt`).
     """
 
     method: str

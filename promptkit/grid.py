@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptkit.build import default_selection
-from promptkit.corrupt import GOLD, VALID, parse_labels, parse_rationale
 from promptkit.errors import DataError, PromptkitError, SelectionError, TemplateError, nearest
 from promptkit.evaluate import Condition, hash_records
-from promptkit.formatting import parse_format
 from promptkit.library import find_names
 from promptkit.order import order_demonstrations, sample_orders
 from promptkit.plan import METHODS, Step, passes_over, refuse_methods
@@ -22,9 +20,11 @@ from promptkit.readings import choose_readings, refuse_readings
 from promptkit.record import Record
 from promptkit.select import Draw, Selector, without_model
 from promptkit.splits import Splits
-from promptkit.surface import apply_format, sample_formats
 from promptkit.task import Task
 from promptkit.template import BoundTemplate, Template, load_template, match_templates
+from promptkit.variants.corrupt import GOLD, VALID, parse_labels, parse_rationale
+from promptkit.variants.formatting import parse_format
+from promptkit.variants.surface import apply_format, sample_formats
 
 if TYPE_CHECKING:
     from promptkit.models import Model
@@ -56,9 +56,9 @@ class StudySettings:
     """What a study varies and what it holds fixed. Every combination of the axes is a cell.
 
     Axes: `methods`; `templates` (names or globs; per family where a mapping); `formats` (`own`, formats as
-    `promptkit.formatting` reads them, or a number of random ones); `labels` (`own`, or words for the
+    `promptkit.variants.formatting` reads them, or a number of random ones); `labels` (`own`, or words for the
     task's labels in their order, separated by commas); `selections`; `shots`; `demo_labels` and `rationales` (what
-    demonstrations show, as `promptkit.corrupt` reads it); `draws` (how many choices of
+    demonstrations show, as `promptkit.variants.corrupt` reads it); `draws` (how many choices of
     demonstrations); `orders` (how many of the k! sequences of each choice, or `all`, or names of orders);
     `train_sizes` (records that LoRA is trained on; all of the pool where empty); `seeds` (LoRA runs); `models`.
     `reference` and `about` say where a preset's settings are from.

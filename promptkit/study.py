@@ -16,10 +16,10 @@ from promptkit.errors import PromptkitError, StudyError, TemplateError
 from promptkit.evaluate import Progress, Scorer, evaluate_together, hash_records, right_answers
 from promptkit.grid import AXES, NESTED, Point, StudySettings, load_settings, plan_grid
 from promptkit.splits import Splits, load_splits
+from promptkit.stats.variance import decompose_variance, describe_shares
 from promptkit.store import Run, default_folder, write_whole
 from promptkit.summary import Finished, count_break_even, describe_cell, describe_method, describe_notes, guess_accuracy
 from promptkit.task import Task, load_task
-from promptkit.variance import decompose_variance, describe_shares
 from promptkit.work import Track, Trainer, Work, default_scorer, default_trainer, load
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import numpy
 import pytest
 from scipy.stats import binomtest, kendalltau, spearmanr
 
-from promptkit.agreement import correlate_ranks, measure_reversal
 from promptkit.errors import StudyError
 from promptkit.stats import Interval
+from promptkit.stats.agreement import correlate_ranks, measure_reversal
 
 
 def test_correlations_are_scipys() -> None:

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptkit.batches import LengthSampler, Row, collate, encode_pairs, read_pairs
 from promptkit.errors import DataError, TrainError
 from promptkit.pair import Pair
 from promptkit.prompt import Message
 from promptkit.tokens import Encoder
+from promptkit.train.batches import LengthSampler, Row, collate, encode_pairs, read_pairs
 from tests.training_fakes import model, tokenizer
 
 MODEL = model()

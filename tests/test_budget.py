@@ -8,8 +8,8 @@ from typing import Any
 import numpy
 import pytest
 
-from promptkit.budget import BudgetedSpread, estimate_spread
 from promptkit.errors import StudyError
+from promptkit.stats.budget import BudgetedSpread, estimate_spread
 
 STRATEGIES = ("halving", "thompson")
 

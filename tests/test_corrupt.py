@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptkit.corrupt import (
+from promptkit.data import load_records
+from promptkit.errors import SelectionError, TemplateError
+from promptkit.record import Record
+from promptkit.task import load_task
+from promptkit.template import BoundTemplate, load_template
+from promptkit.variants.corrupt import (
     ENGLISH_WORDS,
     RATIONALES,
     DemoLabels,
@@ -18,11 +23,6 @@ from promptkit.corrupt import (
     parse_rationale,
     relabel,
 )
-from promptkit.data import load_records
-from promptkit.errors import SelectionError, TemplateError
-from promptkit.record import Record
-from promptkit.task import load_task
-from promptkit.template import BoundTemplate, load_template
 
 TOPICS = load_template("topic/plain").bind(load_task("agnews"))
 seeds = st.integers(0, 2**32)

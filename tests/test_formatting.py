@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptkit.errors import TemplateError
-from promptkit.formatting import CASINGS, Format, parse_format
+from promptkit.variants.formatting import CASINGS, Format, parse_format
 
 formats = st.builds(
     Format,

@@ -6,8 +6,8 @@ import numpy
 import pytest
 
 from promptkit.errors import StudyError
-from promptkit.leaning import measure_repeats, share_labels
 from promptkit.stats import Interval, wilson_interval
+from promptkit.stats.leaning import measure_repeats, share_labels
 
 
 def test_label_shares() -> None:

@@ -27,7 +27,7 @@ def run(code: str) -> str:
         "import promptkit as pk; pk.load_task('sst2'); pk.load_template('sentiment/plain').bind(pk.load_task('sst2'))",
         "from click.testing import CliRunner; from promptkit.cli import cli; CliRunner().invoke(cli, ['--help'])",
         "from click.testing import CliRunner; from promptkit.cli import cli; CliRunner().invoke(cli, ['lint'])",
-        "import promptkit.compare, promptkit.evaluate, promptkit.verbs, promptkit.build",
+        "import promptkit.compare, promptkit.evaluate, promptkit.verbs.building, promptkit.build",
     ],
 )
 def test_light_things_load_nothing_heavy(code: str) -> None:

@@ -13,8 +13,8 @@ from promptkit.cli import cli
 from promptkit.compare import compare
 from promptkit.errors import PromptkitError
 from promptkit.models import Model
-from promptkit.row_file import score_file
 from promptkit.score import score
+from promptkit.verbs.row_file import score_file
 from tests.conftest import TEMPLATE, Project
 from tests.test_compare import bytes_of
 from tests.training_fakes import model as random_model

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptkit.errors import TemplateError
-from promptkit.formatting import Format, parse_format
 from promptkit.pair import build_pair
 from promptkit.prompt import build_prompt
 from promptkit.record import Record
-from promptkit.surface import SAMPLED, apply_format, sample_formats
 from promptkit.task import find_tasks, load_task
 from promptkit.template import BoundTemplate, Template, find_templates, load_template
+from promptkit.variants.formatting import Format, parse_format
+from promptkit.variants.surface import SAMPLED, apply_format, sample_formats
 from tests.conftest import TEMPLATE, Project
 
 TASK_OF = {load_task(name).templates: load_task(name) for name in find_tasks()} | {"sentiment": load_task("reviews")}

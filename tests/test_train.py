@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import datasets
@@ -16,19 +14,19 @@ import torch
 from safetensors.torch import load_file
 
 from promptkit.adapter import Adapter, TrainSettings
-from promptkit.batches import collate, encode_pairs, read_pairs
 from promptkit.errors import DataError, TrainError
-from promptkit.lora import FusedLinear, default_learning_rate, wrap
 from promptkit.models import load_model
 from promptkit.pair import Pair
 from promptkit.score import Prediction, Table, score
-from promptkit.train import completion_logits, completion_loss, train
+from promptkit.train import runner, train
+from promptkit.train.batches import collate, encode_pairs, read_pairs
+from promptkit.train.lora import FusedLinear, default_learning_rate, wrap
+from promptkit.train.loss import completion_logits, completion_loss
 from tests.training_fakes import SHAPES, model, saved, tokenizer
 
 # peft asks transformers by an old name when it wraps a network
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
-MODULE: ModuleType = sys.modules["promptkit.train"]  # `promptkit.train` itself is the public function
 CHOICES = [" negative", " positive"]
 GOOD, BAD = ["good", "nice", "warm"], ["bad", "awful", "cold"]
 
@@ -164,7 +162,7 @@ def test_seed_reaches_the_first_weights() -> None:
     """The matrices a fresh adapter starts from follow the seed."""
 
     def first(seed: int) -> torch.Tensor:
-        with MODULE._seeded(seed):
+        with runner._seeded(seed):
             network = wrap(model(), settings())
         return next(weight for name, weight in network.named_parameters() if "lora_A" in name)
 
@@ -259,7 +257,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *correct: int) -> list[dict[str, t
         seen.append(ups)
         return Table(tuple(Prediction(str(n), (), int(n < right), 1) for n in range(10)), tokens_computed=5)
 
-    monkeypatch.setattr(MODULE, "score", fake)
+    monkeypatch.setattr(runner, "score", fake)
     return seen
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from promptkit.errors import StudyError
 from promptkit.stats import Interval
-from promptkit.variance import Decomposition, Part, decompose_variance, describe_shares
+from promptkit.stats.variance import Decomposition, Part, decompose_variance, describe_shares
 
 TRUE = {"choice": 0.06**2, "order": 0.03**2, "template": 0.05**2}
 NESTED = {"order": "choice"}

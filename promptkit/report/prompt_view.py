@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from promptkit.verbs import View
+    from promptkit.verbs.showing import View
 
 STYLES = {
     "instruction": "magenta",

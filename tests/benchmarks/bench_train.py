@@ -23,9 +23,9 @@ from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments, set
 from transformers.trainer_callback import PrinterCallback
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from promptkit.batches import encode_pairs, read_pairs
 from promptkit.models import Model
 from promptkit.train import train
+from promptkit.train.batches import encode_pairs, read_pairs
 from tests.training_fakes import model as fake_model
 
 WORDS = [

@@ -19,8 +19,10 @@ from jinja2 import nodes
 
 from promptkit.data import hash_order
 from promptkit.errors import TemplateError, nearest
-from promptkit.formatting import AXES, CASINGS, Format
-from promptkit.literals import (
+from promptkit.sandbox import make_environment
+from promptkit.template import Part, Template, rewrite_template
+from promptkit.variants.formatting import AXES, CASINGS, Format
+from promptkit.variants.literals import (
     BRANCH,
     CALL,
     VALUE,
@@ -34,8 +36,6 @@ from promptkit.literals import (
     number_literals,
     write_literals,
 )
-from promptkit.sandbox import make_environment
-from promptkit.template import Part, Template, rewrite_template
 
 #: What `sample_formats` draws from: FormatSpread's, without those at which no target could begin.
 SAMPLED: dict[str, tuple[str | None, ...]] = {

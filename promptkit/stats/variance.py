@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import Any
 
 from promptkit.errors import StudyError
-from promptkit.stats import Interval
+from promptkit.stats.intervals import Interval
 
 DRAWS = 4000
 #: How the factors of a study are called in sentences; any other name stands as it is.

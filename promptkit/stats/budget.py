@@ -12,7 +12,7 @@ from typing import Any
 
 from promptkit.data import hash_order
 from promptkit.errors import StudyError
-from promptkit.stats import Interval
+from promptkit.stats.intervals import Interval
 
 DRAWS = 4000
 #: Items that one condition is asked at a time.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptkit.errors import StudyError
-from promptkit.stats import RESAMPLES, Interval, wilson_interval
+from promptkit.stats.intervals import RESAMPLES, Interval, wilson_interval
 
 
 @dataclass(frozen=True, slots=True)

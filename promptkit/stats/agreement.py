@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptkit.errors import StudyError
-from promptkit.stats import Interval
+from promptkit.stats.intervals import Interval
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,5 @@
+"""The command line of promptkit."""
+
+from promptkit.cli.main import cli, main
+
+__all__ = ["cli", "main"]

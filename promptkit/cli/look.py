@@ -1,0 +1,94 @@
+"""The verbs that show what is there: show, lint, list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+import promptkit
+from promptkit.cli.options import (
+    CHAT,
+    DATA,
+    JSON,
+    MODEL,
+    ORDER,
+    SEED,
+    SELECTION,
+    SPLIT,
+    TASK,
+    TEMPLATE,
+    combine,
+    positive,
+    shots,
+)
+from promptkit.cli.output import console, print_json
+
+
+@click.command()
+@combine(TASK, MODEL, TEMPLATE, DATA)
+@shots(0)
+@combine(SELECTION, ORDER, SEED, SPLIT, CHAT)
+@positive("--limit", "Records to show.", 1)
+@JSON
+def show(task: str, as_json: bool, **settings: Any) -> None:
+    """Show what the model will see: parts coloured, the loss mask, token counts."""
+    from dataclasses import asdict
+
+    from promptkit.report.prompt_view import print_view
+    from promptkit.verbs.showing import show_prompts
+
+    views = show_prompts(task, **settings)
+    if as_json:
+        print_json({"task": task, "prompts": [asdict(view) for view in views]})
+    else:
+        for view in views:
+            print_view(view, console())
+
+
+@click.command()
+@click.argument("paths", nargs=-1, type=click.Path())
+@JSON
+def lint(paths: Sequence[str], as_json: bool) -> None:
+    """Find defects in templates and tasks, without a model: all that can be found, or those of PATHS."""
+    result = promptkit.lint(paths)
+    if as_json:
+        print_json(
+            {
+                "tasks": result.tasks,
+                "templates": result.templates,
+                "pairs": result.pairs,
+                "defects": [str(defect) for defect in result.defects],
+            }
+        )
+    else:
+        for defect in result.defects:
+            click.echo(str(defect))
+        checked = f"{result.templates} templates, {result.tasks} tasks, {result.pairs} pairs of both"
+        click.echo(f"{checked}: {len(result.defects)} defects", err=True)
+    if result.defects:
+        raise click.exceptions.Exit(1)
+
+
+@click.command("list")
+@click.argument(
+    "kind",
+    required=False,
+    type=click.Choice(["tasks", "templates", "methods", "selections", "orders", "presets", "models"]),
+)
+@JSON
+def list_(kind: str | None, as_json: bool) -> None:
+    """List tasks, templates, methods, selections, orders and models that can be named."""
+    from promptkit.verbs.listing import list_names
+
+    names = list_names(kind)
+    if as_json:
+        print_json(names)
+        return
+    for title, entries in names.items():
+        if kind is None:
+            click.secho(title, bold=True)
+        width = max(map(len, entries), default=0) + 2
+        for name, description in entries.items():
+            click.echo(f"{'' if kind else '  '}{name:<{width}}{description}".rstrip())

@@ -1,0 +1,42 @@
+"""The command line: one verb, one short function that calls the library. Results to stdout, the rest to stderr."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+import promptkit
+from promptkit.cli.adapt import predict, train
+from promptkit.cli.look import lint, list_, show
+from promptkit.cli.measure import compare, report, score, study
+from promptkit.cli.write import build
+from promptkit.errors import PromptkitError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(promptkit.__version__, package_name="promptkit")
+def cli() -> None:
+    """Prompts and training pairs from one template, compared by accuracy, stability and cost."""
+
+
+for verb in (compare, study, score, train, predict, build, show, lint, report, list_):
+    cli.add_command(verb)
+
+
+def main() -> None:
+    """Run the command line: exit 0 done, 1 expected error on one line, 2 usage."""
+    try:
+        sys.exit(cli(standalone_mode=False) or 0)  # click returns the code of an Exit, and None after a verb
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("promptkit: stopped; finished cells of a run are kept, the same command goes on", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has left: nothing more to say, and nobody to say it to
+        sys.exit(0)
+    except (PromptkitError, OSError) as error:
+        click.echo(f"promptkit: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)

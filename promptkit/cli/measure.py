@@ -1,0 +1,185 @@
+"""The verbs that measure: compare, study, score, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import promptkit
+from promptkit.cli.options import (
+    BATCH,
+    CALIBRATE,
+    CHAT,
+    DATA,
+    DEVICE,
+    DTYPE,
+    JSON,
+    MEMORY,
+    MODEL,
+    ORDER,
+    OUT_RUN,
+    OVERLONG,
+    SAMPLING,
+    SEED,
+    SELECTION,
+    SPLIT,
+    TASK,
+    TEMPLATE,
+    TRAIN_LIMIT,
+    Numbers,
+    Words,
+    combine,
+    positive,
+    shots,
+)
+from promptkit.cli.output import console, print_json, print_result, print_rows, tracking
+from promptkit.cli.sources import for_rows, is_rows
+
+
+@click.command()
+@combine(TASK, MODEL, TEMPLATE, DATA)
+@click.option(
+    "--methods",
+    type=Words(),
+    default=(),
+    help="Some of those `promptkit list methods` shows. Default: all that fit.",
+)
+@shots(4)
+@combine(SELECTION, ORDER)
+@positive("--draws", "Draws of choice and order per number of shots.", 10)
+@positive("--seeds", "LoRA runs.", 3)
+@positive("--limit", "Test records after a seeded shuffle.", 200)
+@click.option(
+    "--train-sizes", type=Numbers(), default=(), help="LoRA on so many records each, instead of k and the pool."
+)
+@combine(TRAIN_LIMIT, SEED, SPLIT, CHAT, DTYPE, DEVICE)
+@positive("--rank", "Rank of the LoRA adapters.", 8)
+@positive("--epochs", "Passes over the training records.", 5)
+@click.option("--learning-rate", type=float, help="Default: by the width of the model.")
+@combine(OVERLONG, BATCH, MEMORY, CALIBRATE, *SAMPLING, OUT_RUN, JSON)
+def compare(
+    task: str,
+    model: str,
+    data: str | None,
+    out: str | None,
+    as_json: bool,
+    device: str | None,
+    **settings: Any,
+) -> None:
+    """Put methods side by side on the same records of TASK: accuracy, stability, cost.
+
+    TASK is a name (see `promptkit list tasks`) or a TOML file. A run that was stopped goes on when the
+    same command is given again.
+    """
+    with tracking() as track:
+        result = promptkit.compare(task, model=model, data=data, out=out, device=device, track=track, **settings)
+        result["figures"] = _figures(result)
+    print_result(result, as_json)
+
+
+@click.command()
+@combine(TASK, MODEL, DATA)
+@click.option("--preset", help="Settings of a paper, or a TOML file; see `promptkit list presets`.")
+@click.option("--methods", type=Words(), help="Default: few-shot.")
+@TEMPLATE
+@click.option("--labels", multiple=True, help="`own`, or words for the labels, as in `zip,nop`; may be repeated.")
+@click.option("--format", "formats", multiple=True, help="A number of random formats, or one as `case=upper`.")
+@click.option("--demo-labels", type=Words(), help="gold, random, flipped-50, words: what demonstrations show.")
+@click.option("--rationale", "rationales", type=Words(), help="valid, invalid-numbers, shuffled, irrelevant.")
+@click.option("--selection", "selections", type=Words(), help="Ways to choose demonstrations, as in random,balanced.")
+@shots(4)
+@positive("--draws", "Choices of demonstrations.", 5)
+@click.option("--orders", type=Words(), help="Sequences of each choice: how many, `all`, or names. Default: 4.")
+@click.option("--train-sizes", type=Numbers(), help="LoRA on so many records each. Default: all.")
+@positive("--seeds", "LoRA runs.", 3)
+@positive("--epochs", "Passes over the training records.", 5)
+@click.option("--models", type=Words(), help="Several models, in place of --model.")
+@positive("--limit", "Test records after a seeded shuffle.", 200)
+@combine(TRAIN_LIMIT, SEED, SPLIT, CHAT, DTYPE, OVERLONG, BATCH, MEMORY, CALIBRATE)
+@positive("--workers", "Processes that fill the run folder together.", 1)
+@click.option("--dry-run", is_flag=True, help="Say how many cells, tokens and minutes it will take, and stop.")
+@combine(DEVICE, OUT_RUN, JSON)
+def study(task: str, as_json: bool, **settings: Any) -> None:
+    """Vary demonstrations, their number and order, templates, labels and more: what moves the answer, and how far.
+
+    Every combination of what is given is a cell. The same command goes on where it was stopped, and further values
+    of an axis compute only what is new. What is given here replaces what a preset says.
+    """
+    source = click.get_current_context().get_parameter_source
+    given = {name: value for name, value in settings.items() if source(name) is not click.core.ParameterSource.DEFAULT}
+    with tracking() as track:
+        result = promptkit.study(task, track=track, **given)
+    if as_json or given.get("dry_run"):
+        return print_json(result)
+    from promptkit.report.study import print_study
+
+    return print_study(result, console())
+
+
+@click.command()
+@click.argument("source", metavar="TASK or FILE.jsonl")
+@combine(MODEL, TEMPLATE, DATA)
+@shots(0)
+@combine(SELECTION, ORDER)
+@positive("--draws", "Draws of demonstrations.", 1)
+@positive("--limit", "Test records after a seeded shuffle. Default: all.")
+@positive("--train-limit", "Pool for demonstrations after a seeded shuffle. Default: all.")
+@combine(
+    SEED,
+    SPLIT,
+    CHAT,
+    DTYPE,
+    DEVICE,
+    OVERLONG,
+    BATCH,
+    MEMORY,
+    CALIBRATE,
+    *SAMPLING,
+    OUT_RUN,
+    JSON,
+)
+@click.option("--scores", is_flag=True, help="Also every item's scores: with --json as `rows`.")
+def score(source: str, scores: bool, as_json: bool, **settings: Any) -> None:
+    """Score conditions of a TASK, or ready-made rows of a FILE.jsonl, without training.
+
+    A row of a file is {"prompt": text, "choices": [text, …], "label": index (optional), "id" (optional)}.
+    """
+    from promptkit.verbs.row_file import score_file
+    from promptkit.verbs.scoring import score_task
+
+    with tracking() as track:
+        if is_rows(source):
+            result = score_file(source, track=track, **for_rows(settings, "score"))
+        else:
+            result = score_task(source, track=track, **settings)
+    rows = result.pop("rows")
+    if as_json:
+        print_json({**result, "rows": rows} if scores else result)
+    elif scores or not result["methods"]:  # without labels the scores are all there is
+        print_rows(rows)
+    else:
+        print_result(result, as_json=False)
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@DATA
+@click.option("--out", type=click.Path(), help="An empty folder, or one with an earlier report. Default: RUN/report.")
+@JSON
+def report(run: str, data: str | None, out: str | None, as_json: bool) -> None:
+    """Show a finished RUN again: its tables here; a page, figures and numbers in a folder."""
+    from promptkit.report.writing import print_report, write_report
+
+    with tracking() as track:
+        kind, result = write_report(run, data=data, out=out, track=track)
+    if as_json:
+        return print_json(result)
+    return print_report(kind, result, console())
+
+
+def _figures(result: dict[str, Any]) -> list[str]:
+    from promptkit.report.figure import save_comparison
+
+    return [str(path) for path in save_comparison(result, Path(result["run"]))]

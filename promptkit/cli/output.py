@@ -1,0 +1,56 @@
+"""What verbs print: results to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+
+@contextmanager
+def tracking() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """Show a bar on stderr for every piece of work that is tracked in the block."""
+    from promptkit.report.progress import Bars
+
+    with Bars() as bars:
+        yield bars.track
+
+
+def console() -> Any:
+    """Return the terminal, which leaves brackets in texts alone."""
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, emoji=False)
+
+
+def print_result(result: dict[str, Any], as_json: bool) -> None:
+    """Print the object of compare or score, as JSON or as tables."""
+    if as_json:
+        print_json(result)
+    else:
+        from promptkit.report.table import print_comparison
+
+        print_comparison(result, console())
+
+
+def print_json(result: Any) -> None:
+    """Print one JSON object."""
+    click.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
+
+
+def print_rows(rows: Iterable[Any]) -> None:
+    """Print JSON objects, one a line."""
+    for row in rows:
+        click.echo(json.dumps(row, ensure_ascii=False))
+
+
+def brief(value: Any) -> str:
+    """Return a value in few characters."""
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    if isinstance(value, list | tuple):
+        return " ".join(f"{number:.3f}" for number in value) or "–"
+    return str(value)

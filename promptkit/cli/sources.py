@@ -1,0 +1,30 @@
+"""An argument that is a task or a file of rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def is_rows(source: str) -> bool:
+    """Whether an argument names a file of rows rather than a task."""
+    return source.endswith(".jsonl") or (Path(source).is_file() and not source.endswith(".toml"))
+
+
+def for_rows(settings: dict[str, Any], verb: str) -> dict[str, Any]:
+    """Drop the options that only a task has a use for; a usage error where one was given."""
+    kept = {
+        "score": {
+            *("model", "chat", "dtype", "device", "batch_tokens", "memory", "limit", "calibrate"),
+            *("samples", "temperature", "top_p", *(["seed"] if settings.get("samples", 1) > 1 else [])),
+        },
+        "train": set(settings) - {"templates", "data"},
+    }[verb]
+    context = click.get_current_context()
+    for name in sorted(settings.keys() - kept):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = "--" + name.replace("templates", "template").replace("_", "-")
+            raise click.UsageError(f"{option} goes with a task, not with a file of rows")
+    return {name: value for name, value in settings.items() if name in kept}

@@ -1,0 +1,1 @@
+"""What the command line's smaller verbs return: one function a verb, free of any printing."""
