@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from promptkit.models import Model
+from promptkit.score import score
 
 CORPUS = [
     "Text: the soup was good and cold. Sentiment: positive",
@@ -22,6 +25,18 @@ CHAT = (
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] | trim }}</s>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
+CLOSE = 1e-4  # nats
+INSTRUCTION = (
+    "Label the following review with either positive or negative.\n\n"
+    "Text: the soup was good and cold.\nSentiment: positive\n\nText: the bread was awful.\nSentiment: negative\n\n"
+)
+QUERIES = ["the soup was cold", "the bread was good and warm", "what is it?", "x", "the soup was cold and awful"]
+CHOICES = [" positive", " negative", " Science and Technology", " Science"]
+ROWS: list[dict[str, Any]] = [
+    *({"prompt": f"{INSTRUCTION}Text: {query}\nSentiment:", "choices": CHOICES} for query in QUERIES),
+    {"prompt": f"{INSTRUCTION}Text: x\nSentiment: ", "choices": ["positive", "negative"]},  # joins inside a token
+    {"prompt": "", "choices": ["yes", " no"]},
+]
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -143,3 +158,19 @@ def naive_logprob(scored: Model, prompt: str, choice: str) -> float:
         logits = scored.network(input_ids=torch.tensor([whole])).logits[0]
     values = logits.double().log_softmax(-1)
     return sum(float(values[at - 1, whole[at]]) for at in range(start, len(whole)))
+
+
+def many_rows(count: int = 40) -> list[dict[str, Any]]:
+    """Queries behind one long instruction."""
+    words = random.Random(0).choices(["the", "soup", "was", "good", "cold", "bread", "awful"], k=4 * count)
+    texts = [" ".join(words[4 * row : 4 * row + 4]) for row in range(count)]
+    return [{"prompt": f"{INSTRUCTION * 3}Text: {t} {i}\nSentiment:", "choices": CHOICES} for i, t in enumerate(texts)]
+
+
+def assert_naive(scored: Model, rows: list[dict[str, Any]], **options: Any) -> None:
+    """Every score is that of the plain pass, and so is the choice."""
+    table = score(scored, rows, **options)
+    for row, prediction in zip(rows, table.predictions, strict=True):
+        wanted = naive_logprobs(scored, row["prompt"], row["choices"])
+        assert prediction.logprobs == pytest.approx(wanted, abs=CLOSE)
+        assert prediction.predicted == wanted.index(max(wanted))

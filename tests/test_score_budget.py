@@ -14,8 +14,7 @@ from promptkit.errors import PromptkitError
 from promptkit.score import score
 from promptkit.score.budget import Footprint, count_columns, estimate_footprint, plan_within
 from promptkit.score.tree import build_tree, lay_out, plan_steps
-from tests.naive import SMALL, model, tokenizer
-from tests.test_score import CLOSE, ROWS, assert_naive, many_rows
+from tests.naive import CLOSE, ROWS, SMALL, assert_naive, many_rows, model, tokenizer
 
 PRINT = Footprint(column=10, token=20, pair=1, read=30)
 SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=30).map(tuple), min_size=1, max_size=20)
