@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from promptkit.data import load_records as load_records
     from promptkit.errors import PromptkitError as PromptkitError
     from promptkit.lint import lint as lint
+    from promptkit.merge import merge as merge
     from promptkit.models import load_model as load_model
     from promptkit.score import score as score
     from promptkit.study import study as study
@@ -37,6 +38,7 @@ _HOME = {
     "load_records": "promptkit.data",
     "load_task": "promptkit.task",
     "load_template": "promptkit.template",
+    "merge": "promptkit.merge",
     "score": "promptkit.score",
     "study": "promptkit.study",
     "train": "promptkit.train",

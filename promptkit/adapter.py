@@ -2,43 +2,98 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from promptkit.errors import RunError, TrainError
+from promptkit.errors import RunError, TrainError, nearest
+from promptkit.probes import Probes, hash_tokenizer, installed_versions, kind_of_device
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
 
+    from promptkit.models import Model
+
 CARD = "promptkit.json"
+#: Of every training that names no others: passes over the rows, and rows per step.
+EPOCHS, BATCH_SIZE = 3, 8
 
 
-class TrainSettings(BaseModel):
-    """What was asked of a training run. With the base model and the pairs it determines the adapter."""
+class Seeds(BaseModel):
+    """The seed of each source of chance in a training run; changing one changes its source and nothing else.
+
+    `data`: which records; `template`: which of several templates each gets. Both are None where the pairs were
+    given as they are. `init`: the adapter's first weights; `batch`: which rows share a step; `order`: the
+    sequence of the steps; `dropout`: what is dropped.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rank: int = Field(ge=1)
-    alpha: int = Field(ge=1)
+    data: int | None = Field(default=None, ge=0, lt=2**32)
+    template: int | None = Field(default=None, ge=0, lt=2**32)
+    init: int = Field(ge=0, lt=2**32)
+    batch: int = Field(ge=0, lt=2**32)
+    order: int = Field(ge=0, lt=2**32)
+    dropout: int = Field(ge=0, lt=2**32)
+
+
+def check_seeds(names: Iterable[str]) -> None:
+    """Raise TrainError for the first name that is no source of chance."""
+    for name in names:
+        if name not in Seeds.model_fields:
+            allowed = ", ".join(Seeds.model_fields)
+            raise TrainError(
+                f"training: there is no seed {name!r}: expected {allowed}.{nearest(name, Seeds.model_fields)}"
+            )
+
+
+class TrainSettings(BaseModel):
+    """What was asked of a training run. With the base model and the pairs it determines the adapter.
+
+    `rank` and `alpha` are None for IA3, which has neither. `top_layers` counts from the output; None is all.
+    `micro_batch` rows at most go through the network at once; None is the whole batch. `processes` took part.
+    `seed` is the one seed given; `seeds` is what each source of chance got.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["lora", "rslora", "dora", "pissa", "ia3"] = "lora"
+    rank: int | None = Field(ge=1)
+    alpha: int | None = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
     targets: str | tuple[str, ...]
+    top_layers: int | None = Field(default=None, ge=1)
     learning_rate: float = Field(gt=0, allow_inf_nan=False)
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
+    micro_batch: int | None = Field(default=None, ge=1)
+    checkpointing: bool = False
+    processes: int = Field(default=1, ge=1)
     seed: int = Field(ge=0, lt=2**32)
+    seeds: Seeds
     patience: int = Field(ge=1)
     chat: bool
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spread_seed(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Give `seed` to every source that has none of its own, as cards from before there were sources mean it."""
+        own = dict.fromkeys(("init", "batch", "order", "dropout"), values.get("seed"))
+        return {**values, "seeds": {**own, **(values.get("seeds") or {})}}
 
     @classmethod
     def checked(cls, **settings: Any) -> Self:
         """Return the settings, or raise TrainError for the first that is out of range."""
+        check_seeds(settings.get("seeds") or {})
         try:
             return cls(**settings)
         except ValidationError as error:
@@ -50,7 +105,8 @@ class TrainResult(BaseModel):
 
     `epochs` were run, and the weights are those after `best_epoch` (1 is the first). `losses` (nats, mean over
     the epoch's steps) and `validation` (label accuracy) have one entry per epoch; `validation` is empty without
-    prompts. `pairs_hash` is the SHA-256 of the prompts and completions in their order.
+    prompts. `pairs_hash` is the SHA-256 of the prompts and completions in their order. `padded` says why rows were
+    padded, and is empty where they were packed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,13 +120,29 @@ class TrainResult(BaseModel):
     tokens_trained: int
     targets_trained: int
     spanning: int
+    padded: str = ""
+
+
+class Merged(BaseModel):
+    """Says of the card of a merged model what became of the adapter's probes: how many were asked, and what moved.
+
+    `flipped` answers changed, and no score moved by more than `largest` nats.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    probes: int
+    flipped: int
+    largest: float
 
 
 class AdapterCard(BaseModel):
-    """The file promptkit.json beside an adapter.
+    """The file promptkit.json beside an adapter, or beside the model it was merged into.
 
     `base_model` is the name that `load_model` takes; `labels` are the exact choices, where all pairs had the
-    same. `template`, `template_hash` and `task` are empty where the rows named none.
+    same. `template`, `task` and their hashes are empty where the rows named none. `demonstrations` is the most that
+    a row's prompt held. `files_hash` is the fingerprint of the folder. `probes` is None where there was nothing to
+    ask, or nothing was to be kept of the rows; `merged` is None for an adapter.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,15 +157,34 @@ class AdapterCard(BaseModel):
     settings: TrainSettings
     train: TrainResult
     versions: dict[str, str]
+    task_hash: str = ""
+    tokenizer_hash: str = ""
+    files_hash: str = ""
+    demonstrations: int = 0
+    probes: Probes | None = None
+    merged: Merged | None = None
+
+    def changes(self, model: Model, files_hash: str) -> tuple[str, ...]:
+        """Return in words what differs from when the probes were scored, and may change what the model says."""
+        if self.probes is None:
+            return ()
+        now = {**installed_versions(), "dtype": model.dtype, "device": kind_of_device(model)}
+        then = {**self.versions, "dtype": self.probes.dtype, "device": self.probes.device}
+        named = [f"{name} {then[name]} -> {now[name]}" for name in now if then.get(name, now[name]) != now[name]]
+        hashes = {
+            "tokenizer": (self.tokenizer_hash, hash_tokenizer(model.tokenizer)),
+            "files": (self.files_hash, files_hash),
+        }
+        return (*named, *(f"other {name}" for name, (old, new) in hashes.items() if old != new))
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """A trained adapter: its folder, which `load_model` takes, and what training it cost.
 
-    `tokens_trained` counts real tokens read by the network, no padding, over all epochs; `targets_trained`
-    those with a loss. `spanning` counts pairs with a token across the join. `validation_tokens` were computed
-    to choose the epoch. `seconds` is the whole call.
+    `tokens_trained` counts the rows' tokens, each row's in full and no padding, over all epochs; `targets_trained`
+    those with a loss. `spanning` counts pairs with a token across the join. `padded` says why rows were padded, and
+    is empty where they were packed. `validation_tokens` were computed to choose the epoch. `seconds` is the whole call.
     """
 
     path: Path
@@ -105,6 +196,7 @@ class Adapter:
     tokens_trained: int
     targets_trained: int
     spanning: int
+    padded: str
     validation_tokens: int
     validation_flops: float
     seconds: float
@@ -130,6 +222,17 @@ def read_card(folder: str | Path) -> AdapterCard:
         raise TrainError(f"{path}: {_first(error)}; was it written by another version of promptkit?") from error
 
 
+def find_card(folder: str | Path) -> AdapterCard | None:
+    """Return the card of a folder, None where promptkit wrote none. Raises TrainError where it cannot be read."""
+    return read_card(folder) if (Path(folder) / CARD).is_file() else None
+
+
+def find_merged(folder: str | Path) -> AdapterCard | None:
+    """Return the card of a model that an adapter was merged into, None of any other model."""
+    path = Path(folder) / CARD
+    return read_card(folder) if path.is_file() and b'"merged"' in path.read_bytes() else None
+
+
 def refuse_existing(out: Path) -> None:
     """Raise RunError where `out` exists already, or could not be made: before training, not after it."""
     if out.exists():
@@ -139,10 +242,13 @@ def refuse_existing(out: Path) -> None:
         raise RunError(f"{out}: no folder can be made in {above}; choose another one for the adapter")
 
 
-def write_adapter(network: PeftModel, out: Path | None, card: AdapterCard) -> Path:
+def write_adapter(
+    network: PeftModel, out: Path | None, card: AdapterCard, weights: Mapping[str, torch.Tensor] | None = None
+) -> Path:
     """Write the adapter's folder whole or not at all, and return it.
 
     It is filled under another name, then renamed. None makes a new one in the system's temporary folder.
+    `weights`, by the network's names for them, are written in place of the network's own.
 
     Raises RunError where it cannot be written, for want of space or of permission.
     """
@@ -153,9 +259,9 @@ def write_adapter(network: PeftModel, out: Path | None, card: AdapterCard) -> Pa
     try:
         shutil.rmtree(part, ignore_errors=True)  # of a killed process that had the same number
         part.mkdir(parents=True)
-        network.save_pretrained(str(part), save_embedding_layers=False)
+        network.save_pretrained(str(part), save_embedding_layers=False, state_dict=weights)
         (part / "README.md").unlink(missing_ok=True)  # peft's form of a model card, with every field left blank
-        (part / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        write_card(part, card)
         part.rename(out)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -167,12 +273,26 @@ def write_adapter(network: PeftModel, out: Path | None, card: AdapterCard) -> Pa
     return out
 
 
+def write_card(folder: Path, card: AdapterCard) -> None:
+    """Write the card into a folder whose other files are complete: it says what these are."""
+    from promptkit.models.source import fingerprint
+
+    card = card.model_copy(update={"files_hash": fingerprint(folder)})
+    (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
 def count_weights(folder: str | Path) -> int:
     """Return the number of weights an adapter adds, read from the header of its file."""
     from safetensors import safe_open
 
     with safe_open(str(Path(folder) / "adapter_model.safetensors"), framework="numpy") as file:
         return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no dict
+
+
+def find_lowest_layer(folder: str | Path) -> int:
+    """Return the number of the lowest layer that an adapter changes, counted from 0; no gradient goes below it."""
+    layers = json.loads((Path(folder) / "adapter_config.json").read_bytes()).get("layers_to_transform")
+    return min(layers) if isinstance(layers, list) and layers else int(layers or 0)
 
 
 def _first(error: ValidationError) -> str:

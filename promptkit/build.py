@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from promptkit.data import iterate_records, load_records
 from promptkit.errors import DataError
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow
 
+    from promptkit.sets import Mixture
+
 Item = TypeVar("Item")
+#: One or several templates or their names, or name -> weight.
+Templates: TypeAlias = "Template | str | Sequence[Template | str] | Mapping[str, float] | None"
 Rows = Iterator[dict[str, Any]]
 #: Rows gathered before they become one Arrow batch.
 BATCH_ROWS = 10_000
@@ -110,9 +114,15 @@ def iterate_prompts(
     yield from render_prompts(bound, _queries(task, split, limit, seed, data, labelled=False), show, k, chat=chat)
 
 
-def iterate_pairs(task: Task | str, template: Template | str, **settings: Any) -> Rows:
+def iterate_pairs(task: Task | Mixture | str | Path, template: Templates = None, **settings: Any) -> Rows:
     """Yield the training pairs of a split as rows; the arguments are those of `build_pairs`."""
-    for table in _pair_tables(task, template, **settings):
+    tables = _plain_tables(task, template, settings)
+    if tables is None:
+        from promptkit.sets import make_set
+
+        yield from make_set(task, template, **settings).rows()
+        return
+    for table in tables:
         yield from table.to_pylist()
 
 
@@ -141,20 +151,52 @@ def build_prompts(
 
 
 def build_pairs(
-    task: Task | str, template: Template | str, *, streaming: bool = False, **settings: Any
+    task: Task | Mixture | str | Path,
+    template: Templates = None,
+    *,
+    streaming: bool = False,
+    num_shards: int = 1,
+    **settings: Any,
 ) -> datasets.Dataset | datasets.IterableDataset:
-    """Return one zero-shot training pair per labelled record of a split.
+    """Return training pairs: by default one zero-shot pair per labelled record of a split.
+
+    `task` may be a mixture, or the path of its TOML file, which names its templates itself; else `template` is one or
+    several templates or their names (every record in each of them), or name -> weight (one drawn for every row).
 
     Keyword arguments: `split` ("train"), `limit` records after a shuffle by `seed` (0), `data` (local
-    files in place of the task's source), `chat` (adds `messages`). With `streaming` nothing is kept.
+    files in place of the task's source), `chat` (adds `messages`); `epochs` (1), `per_record` templates drawn for a
+    record, `k` demonstrations or several numbers of them, their `selection`, `order` and `train_limit`, `labels`
+    (wordings: "own", words, "swapped", "random", one or several, or name -> weight), `balance`, `copies` ("keep",
+    "near", "exact"), `hold_out`: see docs/building.md. With a mixture, those of `promptkit.sets.Mixture` in place of
+    what its file says. With `streaming` nothing is kept, and the rows can be rendered by `num_shards` workers.
 
     Columns: id, prompt, completion (rationale, if the template has one, and target), label, choices (empty
-    where the answer is free), demonstration_ids, template, template_hash, task; messages with `chat`. Raises TaskError,
-    TemplateError and DataError.
+    where the answer is free), demonstration_ids, template, template_hash, task, task_hash; messages with `chat`; epoch,
+    repeat and labels where they can differ. Raises TaskError, TemplateError, DataError and SelectionError.
     """
-    if streaming:
-        return _stream(lambda: iterate_pairs(task, template, **settings))
-    return _gather(_pair_tables(task, template, **settings))
+    tables = _plain_tables(task, template, settings)
+    if tables is not None and num_shards == 1:
+        return _stream(lambda: iterate_pairs(task, template, **settings)) if streaming else _gather(tables)
+    from promptkit.sets import make_set
+
+    made = make_set(task, template, **settings)
+    if not streaming:
+        return _gather(rows_to_table(batch) for batch in _batches(made.rows()))
+    import datasets
+
+    def render(shares: list[int]) -> Rows:
+        for share in shares:
+            yield from made.rows(share, num_shards)
+
+    return datasets.IterableDataset.from_generator(render, gen_kwargs={"shares": list(range(num_shards))})
+
+
+def _plain_tables(task: object, template: object, settings: Mapping[str, Any]) -> Iterator[pyarrow.Table] | None:
+    """Return the pairs in batches where no more is asked for than one split in one template, else None."""
+    plain = settings.keys() <= {"split", "limit", "seed", "data", "chat"}
+    if plain and isinstance(task, Task | str) and isinstance(template, Template | str):
+        return _pair_tables(task, template, **settings)
+    return None
 
 
 def _bind(task: Task | str, template: Template | str) -> tuple[Task, BoundTemplate]:

@@ -8,12 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptkit.curves import draw_curves
 from promptkit.evaluate import Scorer, hash_records
-from promptkit.plan import CompareSettings, Step, bind_templates, choose_methods, plan_steps
+from promptkit.ledger import keep_ledger
+from promptkit.plan import CompareSettings, Step, bind_templates, choose_methods, keep_fitting, plan_steps
+from promptkit.prices import Prices, load_prices
 from promptkit.readings import show_rows
 from promptkit.splits import Splits, load_splits
 from promptkit.store import Run, default_folder, write_whole
-from promptkit.summary import summarize
+from promptkit.summary import group_runs, summarize
 from promptkit.task import Task, load_task
 from promptkit.work import Track, Trainer, Work, default_scorer, default_trainer, load
 
@@ -31,6 +34,7 @@ def compare(
     scorer: Scorer | None = None,
     trainer: Trainer | None = None,
     track: Track | None = None,
+    prices: Prices | str | Path | None = None,
     rows: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -38,14 +42,16 @@ def compare(
 
     `settings` are the fields of `CompareSettings`. `data` replaces the task's source with local files;
     `out` is the run folder (default `runs/<task>-<hash of what is run>`). A run that was stopped goes on
-    where it stopped when the same is asked again. With `rows` every cell shows its predictions too, the
-    first cell's also at the top. `scorer` and `trainer` default to `promptkit.score`
-    and `promptkit.train`.
+    where it stopped when the same is asked again. `prices` (a TOML file, see docs/cost.md) tell costs in money too.
+    With `rows` every cell shows its predictions too, the first cell's also at the top. `scorer` and `trainer` default
+    to `promptkit.score` and `promptkit.train`.
 
     Raises a PromptkitError for whatever is wrong with task, template, data, model, settings or folder.
     """
     task = task if isinstance(task, Task) else load_task(task)
-    chosen = CompareSettings(**settings)
+    asked_for = CompareSettings(**settings)
+    chosen = asked_for.scored
+    prices = load_prices(prices) if isinstance(prices, str | Path) else prices
     bounds = bind_templates(task, chosen.templates)
     loaded = load(model, chosen.dtype, device)
     methods = choose_methods(task, chosen, bounds, loaded)
@@ -62,8 +68,12 @@ def compare(
     asked = _asked(task, chosen, splits, loaded, plan)
     run = Run.open(Path(out) if out else default_folder(task.name, asked), asked)
     work = Work(loaded, splits, chosen, run, scorer or default_scorer(), trainer or default_trainer())
+    plan, left_out = keep_fitting(plan, loaded, splits, work.is_done) if asked_for.skips else (plan, [])
     finished = list(work.run_all([[step] for step in plan], track or (lambda name: lambda done, total: None)))
-    result = {**summarize(task, loaded, splits, finished), "run": str(run.folder)}
+    summary = summarize(task, loaded, splits, finished, left_out)
+    ledger = keep_ledger(loaded, splits, group_runs(finished), prices)
+    curves = draw_curves(splits, group_runs(finished), summary["methods"], ledger) if chosen.train_sizes else {}
+    result = {**summary, "ledger": ledger, **({"curves": curves} if curves else {}), "run": str(run.folder)}
     write_whole(run.folder / "compare.json", json.dumps(result, indent=1).encode() + b"\n")
     if rows:
         for cell, done in zip(result["cells"], finished, strict=True):
@@ -97,5 +107,6 @@ def _asked(task: Task, settings: CompareSettings, splits: Splits, model: Model, 
 
 def _given(settings: CompareSettings) -> dict[str, Any]:
     """Return the settings, less those that change nothing where they are empty."""
-    quiet = {"calibrate": (), "train_sizes": (), "samples": 1, "temperature": None, "top_p": None, "memory": None}
-    return {key: value for key, value in asdict(settings).items() if key not in quiet or value != quiet[key]}
+    empty = asdict(CompareSettings())
+    quiet = {"calibrate", "train_sizes", "retrieval", "samples", "temperature", "top_p", "memory"}
+    return {key: value for key, value in asdict(settings).items() if key not in quiet or value != empty[key]}

@@ -156,18 +156,22 @@ def forward_flops(shape: Shape, new: int, cached: int = 0, read: int = 1) -> flo
     return float(linear + 2 * shape.head * read + 4 * shape.layers * shape.attention * attended)
 
 
-def training_flops(shape: Shape, rows: int, length: float, epochs: float, read: float) -> float:
+def training_flops(
+    shape: Shape, rows: int, length: float, epochs: float, read: float, *, layers: int | None = None
+) -> float:
     """Return the FLOPs of training on `rows` rows of `length` tokens, `read` of them with loss.
 
     With adapters the base is frozen and gets no weight gradients: per token 4 FLOPs per weight of
     the body, 6 per weight of the adapter. Without adapters (`shape.adapter == 0`) everything is
-    trained: 6 per weight. Either way attention costs three forward passes. Validation passes,
-    trials and gradient checkpointing (one more forward pass) are not in it. With `length` a mean,
-    the spread of the lengths is left out of the attention term only.
+    trained: 6 per weight. Either way attention costs three forward passes. With adapters on the top
+    `layers` only, nothing goes back through the layers below: their weights cost 2 FLOPs, their attention
+    one pass. Validation passes, trials and gradient checkpointing (one more forward pass) are not in it.
+    With `length` a mean, the spread of the lengths is left out of the attention term only.
     """
     per_weight = 4 if shape.adapter else 6
-    linear = (per_weight * shape.body + 6 * shape.adapter) * length
-    attended = 12 * shape.layers * shape.attention * length * (length + 1) / 2
+    back = 1.0 if layers is None else layers / shape.layers  # the share of the layers that gradients go through
+    linear = ((2 + (per_weight - 2) * back) * shape.body + 6 * shape.adapter) * length
+    attended = (4 + 8 * back) * shape.layers * shape.attention * length * (length + 1) / 2
     return epochs * rows * (linear + per_weight * shape.head * read + attended)
 
 

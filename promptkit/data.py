@@ -6,6 +6,7 @@ import codecs
 import csv
 import hashlib
 import heapq
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -99,6 +100,13 @@ def describe_source(task: Task, split: str, data: str | Path | None) -> str:
     if task.data.generator:
         return f"generator {task.data.generator!r}"
     return f"hub data set {task.data.path!r}, split {getattr(task.data, split)!r}"
+
+
+def place_record(task: Task, split: str, data: str | Path | None, position: int) -> str:
+    """Return where the record at a position of a split stands, as `file:line`; the source is read up to there."""
+    source = _open_source(task, split, data)
+    number, _ = next(itertools.islice(source.rows, position, None))
+    return source.place(number)
 
 
 class _Reader:

@@ -12,7 +12,8 @@ PromptkitError
 └── RunError         run folders and output paths
 
 Every message is one line: where, what was found, what was allowed, the fix. The command line
-catches `PromptkitError` once, prints the message and exits with 1.
+catches `PromptkitError` once, prints the message and exits with 1. A `PromptkitWarning` is one line
+of the same kind about something that went on all the same.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from collections.abc import Iterable
 
 class PromptkitError(Exception):
     """The base of everything promptkit raises on purpose."""
+
+
+class PromptkitWarning(UserWarning):
+    """What should be known and does not stop the work; the command line prints it on stderr."""
 
 
 class TaskError(PromptkitError):

@@ -6,14 +6,15 @@ import hashlib
 import itertools
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
-from promptkit.errors import RunError
+from promptkit.errors import DataError, RunError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _SERIAL = itertools.count()
 #: Rows per Parquet row group.
 GROUP_ROWS = 10_000
+_ONE_KIND = "a column of Parquet or Arrow holds values of one kind; write .jsonl, or build the sets apart"
 
 
 def check_free(path: Path) -> None:
@@ -50,6 +52,24 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink()
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to fill that appears at `path` when the block has ended, and not at all after an error or a kill.
+
+    Raises RunError where something is at `path` already, and where it cannot be written.
+    """
+    check_free(path)
+    temporary = temporary_path(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def unwritable(path: Path, error: OSError) -> RunError:
     """Return what to raise where `path` cannot be written."""
     return RunError(f"{path}: cannot be written ({error.strerror or error}); make room there or give another --out")
@@ -70,20 +90,71 @@ def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> int:
 
     Raises RunError for another ending, a path that exists, and a file that cannot be written.
     """
+    write = find_writer(path)
+    check_free(path)
+    with new_file(path) as file:
+        return write(rows, file, Columns())
+
+
+def find_writer(path: Path) -> Callable[[Iterable[Mapping[str, Any]], BinaryIO, Columns], int]:
+    """Return what writes rows to an open file of this ending and returns how many; RunError for another ending."""
     writers = {".jsonl": _write_jsonl, ".parquet": _write_parquet}
     if path.suffix not in writers:
         raise RunError(f"{path}: cannot write {path.suffix or 'a file without an ending'!r}; allowed: .jsonl, .parquet")
-    check_free(path)
-    with new_file(path) as file:
-        return writers[path.suffix](rows, file)
+    return writers[path.suffix]
 
 
-def _write_jsonl(rows: Iterable[Mapping[str, Any]], file: BinaryIO) -> int:
+def _write_jsonl(rows: Iterable[Mapping[str, Any]], file: BinaryIO, columns: Columns | None = None) -> int:
     count = 0
     for row in rows:
-        file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+        try:
+            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+        except orjson.JSONEncodeError as error:
+            raise DataError(f"row {count + 1} cannot be written as JSON: {error}") from error
         count += 1
     return count
+
+
+class Columns:
+    """The columns of a set of rows, for formats that have columns: those of the first rows serve all that follow."""
+
+    def __init__(self) -> None:
+        self.schema: pyarrow.Schema | None = None
+
+    def table(self, rows: Sequence[Mapping[str, Any]]) -> pyarrow.Table:
+        """Return rows as an Arrow table; raises DataError for a column, or a kind of value, that came too late."""
+        import pyarrow
+
+        names = dict.fromkeys(name for row in rows for name in row)
+        if self.schema is not None and (late := names.keys() - set(self.schema.names)):
+            raise DataError(f"column {min(late)!r} is not in the rows before, and {_ONE_KIND}")
+        try:
+            if not rows:
+                table = self.schema.empty_table() if self.schema else _no_rows()
+            else:
+                table = rows_to_table([{**dict.fromkeys(names), **rows[0]}, *rows[1:]], self.schema)
+        except pyarrow.ArrowException as error:
+            raise self._explain(rows, names) or DataError(f"the rows make no columns: {error}") from error
+        self.schema = self.schema or table.schema
+        return table
+
+    def _explain(self, rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> DataError | None:
+        """Return the error that names the column whose values are of more than one kind."""
+        import pyarrow
+
+        for name in names:
+            wanted = self.schema.field(name).type if self.schema else None
+            try:
+                pyarrow.array([row.get(name) for row in rows], wanted)
+            except pyarrow.ArrowException as error:
+                return DataError(f"column {name!r}: {' '.join(str(error).split())}, and {_ONE_KIND}")
+        return None
+
+
+def _no_rows() -> pyarrow.Table:
+    import pyarrow
+
+    return pyarrow.table({})
 
 
 def rows_to_table(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema | None = None) -> pyarrow.Table:
@@ -103,15 +174,23 @@ def rows_to_table(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema | No
     return pyarrow.Table.from_pylist(list(rows), schema=pyarrow.schema(fields))
 
 
-def _write_parquet(rows: Iterable[Mapping[str, Any]], file: BinaryIO) -> int:
+def _write_parquet(rows: Iterable[Mapping[str, Any]], file: BinaryIO, columns: Columns) -> int:
     import pyarrow.parquet
 
-    iterator, count, writer = iter(rows), 0, None
-    while batch := list(itertools.islice(iterator, GROUP_ROWS)):
-        table = rows_to_table(batch, writer.schema if writer else None)
-        writer = writer or pyarrow.parquet.ParquetWriter(file, table.schema)
-        writer.write_table(table)
-        count += len(batch)
-    if writer:
-        writer.close()
+    batches = iterate_tables(rows, columns)
+    first = next(batches)
+    with pyarrow.parquet.ParquetWriter(file, first.schema) as writer:
+        count = 0
+        for table in itertools.chain([first], batches):
+            writer.write_table(table)
+            count += table.num_rows
     return count
+
+
+def iterate_tables(rows: Iterable[Mapping[str, Any]], columns: Columns) -> Iterator[pyarrow.Table]:
+    """Yield rows as Arrow tables of `GROUP_ROWS`, of the same columns; one without rows where there are none."""
+    iterator = iter(rows)
+    batch = list(itertools.islice(iterator, GROUP_ROWS))
+    yield columns.table(batch)
+    while batch := list(itertools.islice(iterator, GROUP_ROWS)):
+        yield columns.table(batch)

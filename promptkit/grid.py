@@ -10,11 +10,16 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from promptkit.adapter import BATCH_SIZE, EPOCHS
 from promptkit.build import default_selection
-from promptkit.errors import DataError, PromptkitError, SelectionError, TemplateError, nearest
+from promptkit.errors import DataError, PromptkitError, SelectionError, nearest
 from promptkit.evaluate import Condition, hash_records
+from promptkit.forms import Form
 from promptkit.library import find_names
 from promptkit.order import order_demonstrations, sample_orders
+from promptkit.order_search import Search, Wanted, first_candidates, parse_search
 from promptkit.plan import METHODS, Step, passes_over, refuse_methods
 from promptkit.readings import choose_readings, refuse_readings
 from promptkit.record import Record
@@ -25,6 +30,7 @@ from promptkit.template import BoundTemplate, Template, load_template, match_tem
 from promptkit.variants.corrupt import GOLD, VALID, parse_labels, parse_rationale
 from promptkit.variants.formatting import parse_format
 from promptkit.variants.surface import apply_format, sample_formats
+from promptkit.variants.words import give_words
 
 if TYPE_CHECKING:
     from promptkit.models import Model
@@ -44,6 +50,7 @@ AXES = (
     "order",
     "train-size",
     "seed",
+    "test",
 )
 NESTED = {"order": "draw"}
 ALL = "all"
@@ -59,9 +66,12 @@ class StudySettings:
     `promptkit.variants.formatting` reads them, or a number of random ones); `labels` (`own`, or words for the
     task's labels in their order, separated by commas); `selections`; `shots`; `demo_labels` and `rationales` (what
     demonstrations show, as `promptkit.variants.corrupt` reads it); `draws` (how many choices of
-    demonstrations); `orders` (how many of the k! sequences of each choice, or `all`, or names of orders);
+    demonstrations); `orders` (how many of the k! sequences of each choice, or `all`, or names of orders, or
+    `globale` and `locale:4`: those that a search keeps);
     `train_sizes` (records that LoRA is trained on; all of the pool where empty); `seeds` (LoRA runs); `models`.
-    `reference` and `about` say where a preset's settings are from.
+    `tests` are further tasks, `TASK` or `TASK=DATA`, on whose test records every cell is asked too, out of domain.
+    `budget` (calls, or minutes as `10m`) and `strategy` spend a part of the grid only, see `promptkit.spending`.
+    `reference` and `about` say where a preset's settings are from, `forms` how its paper shows the result.
     """
 
     methods: tuple[str, ...] = ("few-shot",)
@@ -77,6 +87,7 @@ class StudySettings:
     train_sizes: tuple[int, ...] = ()
     seeds: int = 3
     models: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
     calibrate: tuple[str, ...] = ()
     seed: int = 0
     split: str = "test"
@@ -88,10 +99,13 @@ class StudySettings:
     batch_tokens: int | None = None
     memory: int | None = None
     rank: int = 8
-    epochs: int = 5
+    epochs: int = EPOCHS
     learning_rate: float | None = None
+    budget: int | str | None = None
+    strategy: str = "halving"
     reference: str = ""
     about: str = ""
+    forms: tuple[Form, ...] = ()
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -140,8 +154,19 @@ def _read_preset(preset: str | Path) -> dict[str, Any]:
     for key, value in read.items():
         if key not in types:
             raise PromptkitError(f"{path}: unknown setting {key!r}; known: {', '.join(types)}.{nearest(key, types)}")
-        read[key] = _listed(value, types[key])
+        read[key] = _read_forms(path, value) if key == "forms" else _listed(value, types[key])
     return read
+
+
+def _read_forms(path: Path, tables: Any) -> tuple[Form, ...]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise PromptkitError(f"{path}: `forms` is {tables!r}; give tables, each under [[forms]]")
+    try:
+        return tuple(Form(**table) for table in tables)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise PromptkitError(f"{path}: forms: {where}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
 def _listed(value: Any, wanted: str) -> Any:
@@ -155,9 +180,14 @@ def _listed(value: Any, wanted: str) -> Any:
 
 @dataclass(frozen=True)
 class Point(Step):
-    """A cell of a study: a step and its place on every axis."""
+    """A cell of a study: a step and its place on every axis.
+
+    `picked` names the order searches that picked its order, and `asked` whether it was also asked for by itself.
+    """
 
     factors: Mapping[str, str] = field(default_factory=dict)
+    picked: tuple[str, ...] = ()
+    asked: bool = True
 
     @property
     def group(self) -> tuple[tuple[str, str], ...]:
@@ -193,21 +223,16 @@ def _choose_formats(settings: StudySettings, template: Template) -> list[str]:
 
 
 def _with_words(bound: BoundTemplate, words: str) -> BoundTemplate:
-    if words == OWN:
-        return bound
-    given, labels = [word.strip() for word in words.split(",")], bound.task.labels or ()
-    if len(given) != len(labels) or len(set(given)) < len(given):
-        raise TemplateError(
-            f"label words {words!r}: task {bound.task.name!r} needs {len(labels)} different words, "
-            f"one for each of {', '.join(labels) or 'its labels, and has none'}"
-        )
-    return replace(bound.template, labels=dict(zip(labels, given, strict=True))).bind(bound.task)
+    return bound if words == OWN else give_words(bound, words)
 
 
-def plan_grid(task: Task, settings: StudySettings, splits: Splits, model: Model) -> Iterator[Point]:
+def plan_grid(
+    task: Task, settings: StudySettings, splits: Splits, model: Model, search: Search = first_candidates
+) -> Iterator[Point]:
     """Yield every cell of the study for one model, those whose prompts are run together side by side.
 
-    Raises SelectionError and TemplateError for what does not fit the task, before anything is computed.
+    `search` finds orders where some are to be searched for. Raises SelectionError and TemplateError for what does not
+    fit the task, before anything is computed.
     """
     refuse_methods(task, settings.methods, model)
     readings = choose_readings(settings.calibrate, refuse_readings(task))
@@ -224,18 +249,18 @@ def plan_grid(task: Task, settings: StudySettings, splits: Splits, model: Model)
         for method in (method for method in settings.methods if METHODS[method] == is_cot):
             base = Condition(method, bound, chat=settings.chat, seed=settings.seed, readings=() if is_cot else readings)
             place = {"model": model.name, "method": method, **way}
-            for point in _points(task, settings, splits, base):
+            for point in _points(task, settings, splits, base, search):
                 words = {} if way["labels"] == OWN else {"labels": way["labels"]}
                 yield replace(point, spec={**common, **point.spec, **words}, factors={**place, **point.factors})
 
 
-def _points(task: Task, settings: StudySettings, splits: Splits, base: Condition) -> Iterator[Point]:
+def _points(task: Task, settings: StudySettings, splits: Splits, base: Condition, search: Search) -> Iterator[Point]:
     if base.method.startswith("zero-shot"):
         yield Point(base, spec=base.spec(), factors={"k": "0"})
     elif base.method == "lora":
         yield from _lora_points(settings, splits, base)
     else:
-        yield from _few_shot_points(task, settings, splits, base)
+        yield from _few_shot_points(task, settings, splits, base, search)
 
 
 def _lora_points(settings: StudySettings, splits: Splits, base: Condition) -> Iterator[Point]:
@@ -255,12 +280,15 @@ def _lora_points(settings: StudySettings, splits: Splits, base: Condition) -> It
                 "rank": settings.rank,
                 "epochs": epochs,
                 "learning_rate": settings.learning_rate,
+                "batch_size": BATCH_SIZE,
             }
             place = {"k": "0", "train-size": str(size), "seed": str(seed)}
             yield Point(base, rows, validation, size == sizes[-1], seed, epochs, spec, factors=place)
 
 
-def _few_shot_points(task: Task, settings: StudySettings, splits: Splits, base: Condition) -> Iterator[Point]:
+def _few_shot_points(
+    task: Task, settings: StudySettings, splits: Splits, base: Condition, search: Search
+) -> Iterator[Point]:
     pool = {"pool": hash_records(splits.pool)}
     rationales = settings.rationales if base.bound.template.is_cot else (VALID,)
     shown = [replace(base, demo_labels=own, rationale=why) for own in settings.demo_labels for why in rationales]
@@ -269,17 +297,32 @@ def _few_shot_points(task: Task, settings: StudySettings, splits: Splits, base: 
         for k, condition in itertools.product(settings.shots, shown):
             chosen = ranked.select(splits.test[0], k)
             for seed in range(settings.seed, settings.seed + settings.draws):
-                for order in choose_orders(settings.orders, chosen, seed):
-                    drawn = replace(condition, k=k, draw=Draw(selection, order, seed, seed))
-                    place = {
-                        "selection": selection,
-                        "k": str(k),
-                        "demo-labels": condition.demo_labels,
-                        **({"rationale": condition.rationale} if base.bound.template.is_cot else {}),
-                        "draw": str(seed),
-                        "order": str(order),
-                    }
-                    yield Point(drawn, spec={**drawn.spec(), **pool}, factors=place)
+                drawn = replace(condition, k=k, draw=Draw(selection, "given", seed, seed))
+                place = {
+                    "selection": selection,
+                    "k": str(k),
+                    "demo-labels": condition.demo_labels,
+                    **({"rationale": condition.rationale} if base.bound.template.is_cot else {}),
+                    "draw": str(seed),
+                }
+                for point in _ordered_points(settings, drawn, chosen, search):
+                    yield replace(point, spec={**point.spec, **pool}, factors={**place, **point.factors})
+
+
+def _ordered_points(
+    settings: StudySettings, drawn: Condition, chosen: tuple[Record, ...], search: Search
+) -> Iterator[Point]:
+    """Yield a draw in every order asked for, then in those that searches pick beside them."""
+    assert drawn.draw
+    wanted = [each for each in map(parse_search, settings.orders) if each]
+    asked = choose_orders([name for name in settings.orders if not parse_search(name)], chosen, drawn.draw.seed)
+    found: Mapping[Wanted, tuple[int, ...]] = search(drawn, wanted) if wanted else {}
+    for order in dict.fromkeys([*asked, *(order for orders in found.values() for order in orders)]):
+        condition = replace(drawn, draw=replace(drawn.draw, order=order))
+        picked = tuple(str(each) for each, orders in found.items() if order in orders)
+        yield Point(
+            condition, spec=condition.spec(), factors={"order": str(order)}, picked=picked, asked=order in asked
+        )
 
 
 def choose_orders(asked: Sequence[str], chosen: tuple[Record, ...], seed: int) -> list[str | int]:

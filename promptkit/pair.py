@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from promptkit.prompt import Message, message_rows, render_completion, render_messages, render_text
 from promptkit.record import Record
@@ -32,6 +32,7 @@ class Pair:
     template_hash: str = ""
     task: str = ""
     choices: tuple[str, ...] = ()
+    task_hash: str = ""
 
 
 def build_pair(
@@ -52,7 +53,27 @@ def build_pair(
         template_hash=bound.template.hash,
         task=bound.task.name,
         choices=bound.choices(record),
+        task_hash=bound.task.hash,
     )
+
+
+def pair_row(pair: Pair) -> dict[str, Any]:
+    """Return the pair as one row of a data set; `messages` only where there are any."""
+    row: dict[str, Any] = {
+        "id": pair.id,
+        "prompt": pair.prompt,
+        "completion": pair.completion,
+        "label": pair.label,
+        "choices": list(pair.choices),
+        "demonstration_ids": list(pair.demonstration_ids),
+        "template": pair.template,
+        "template_hash": pair.template_hash,
+        "task": pair.task,
+        "task_hash": pair.task_hash,
+    }
+    if pair.messages:
+        row["messages"] = message_rows(pair.messages)
+    return row
 
 
 def pair_table(bound: BoundTemplate, records: Sequence[Record], *, chat: bool = False) -> pyarrow.Table:
@@ -80,6 +101,7 @@ def pair_table(bound: BoundTemplate, records: Sequence[Record], *, chat: bool = 
         "template": same(bound.template.name, text),
         "template_hash": same(bound.template.hash, text),
         "task": same(bound.task.name, text),
+        "task_hash": same(bound.task.hash, text),
     }
     if chat:
         columns["messages"] = pyarrow.array([message_rows(render_messages(bound, record)) for record in records])

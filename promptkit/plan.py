@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from promptkit.adapter import BATCH_SIZE, EPOCHS
 from promptkit.build import default_selection
-from promptkit.errors import DataError, ModelError, PromptkitError, SelectionError, TemplateError, nearest
-from promptkit.evaluate import Condition, hash_records
+from promptkit.errors import (
+    DataError,
+    ModelError,
+    PromptkitError,
+    SelectionError,
+    TemplateError,
+    WindowError,
+    nearest,
+)
+from promptkit.evaluate import OVERLONG, Condition, fit_prompts, hash_records
 from promptkit.order import order_demonstrations
 from promptkit.readings import NOT_FOR_COT, choose_readings, refuse_readings
 from promptkit.record import Record
 from promptkit.score.sampling import Sampling, choose_sampling
-from promptkit.select import Draw, Selector, without_model
+from promptkit.select import Draw, Selector, goes_by_query, without_model
 from promptkit.splits import Splits
 from promptkit.task import Task
 from promptkit.template import BoundTemplate, find_templates, load_template, match_templates
@@ -29,8 +39,12 @@ METHODS = {"zero-shot": False, "few-shot": False, "zero-shot-cot": True, "few-sh
 COT_DRAWS = 4
 #: Passes over the k demonstrations where only they are trained on: about the steps a small set needs.
 FEW_ROW_EPOCHS = 30
-#: Rows seen in all that a set should come to, up to that many passes: 60 steps of 16.
+#: Rows seen in all that a set should come to, up to that many passes: 120 steps of 8.
 FEW_ROW_VISITS = 960
+#: What to do with a number of demonstrations that does not fit the window: see `CompareSettings`.
+SKIP = "skip"
+#: How demonstrations are retrieved against growing sets, unless another selection is named; `none` for not at all.
+RETRIEVAL, NO_RETRIEVAL = "bm25", "none"
 
 
 @dataclass(frozen=True)
@@ -38,11 +52,15 @@ class CompareSettings:
     """What a comparison runs. With the task, the data and the model it decides every figure.
 
     `methods` and `templates` left empty mean all that fit. `draws` are draws of choice and order per
-    number of `shots`: two orders of every choice, unless `order` names one. `seeds` are LoRA runs.
-    `train_sizes` replaces what LoRA is trained on, the shown demonstrations and the pool, by so many records of the
-    pool each: smaller sets are the beginnings of larger ones. `calibrate` names further scores and calibrations,
-    or `all`. With `samples` of 2 or more, so many texts are drawn wherever the model writes, at `temperature` and
-    `top_p`, and their answers vote.
+    number of `shots`, of which 0 is zero-shot: two orders of every choice, unless `order` names one. `seeds` are LoRA
+    runs. `train_sizes` asks for curves: it replaces what LoRA is trained on, the shown demonstrations and the pool, by
+    so many records of the pool each (smaller sets are the beginnings of larger ones), and of as many records
+    demonstrations are retrieved for each query, by the selection `retrieval` (bm25, or `selection` where that goes by
+    the query; `none` for not at all). `overlong` says what becomes of prompts beyond the window: `error` refuses them,
+    `drop` drops whole demonstrations, `skip` leaves their number of demonstrations out and says so; None is `skip`
+    where there are `train_sizes`, else `error`. `calibrate` names further scores and calibrations, or `all`. With
+    `samples` of 2 or more, so many texts are drawn wherever the model writes, at `temperature` and `top_p`, and their
+    answers vote.
     """
 
     methods: tuple[str, ...] = ()
@@ -57,12 +75,13 @@ class CompareSettings:
     limit: int | None = 200
     train_limit: int | None = 512
     train_sizes: tuple[int, ...] = ()
+    retrieval: str | None = None
     chat: bool = False
     rank: int = 8
-    epochs: int = 5
+    epochs: int = EPOCHS
     learning_rate: float | None = None
     dtype: str = "float32"
-    overlong: str = "error"
+    overlong: str | None = None
     batch_tokens: int | None = None
     memory: int | None = None
     calibrate: tuple[str, ...] = ()
@@ -87,9 +106,36 @@ class CompareSettings:
                 raise PromptkitError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         if any(size < 2 for size in self.train_sizes):
             raise PromptkitError(f"train sizes are {list(self.train_sizes)}; each must be 2 or more")
-        if any(k < 1 for k in self.shots):
-            raise SelectionError(f"shots are {list(self.shots)}; each must be 1 or more (zero-shot is a method)")
+        if any(k < 0 for k in self.shots):
+            raise SelectionError(f"shots are {list(self.shots)}; each must be 0 (zero-shot) or more")
+        if self.overlong not in (None, *OVERLONG, SKIP):
+            raise PromptkitError(f"overlong is {self.overlong!r}; known: {', '.join((*OVERLONG, SKIP))}")
+        if self.retrieval and not self.train_sizes:
+            raise SelectionError(
+                f"retrieval is {self.retrieval!r}, but there are no train sizes to retrieve from; give --train-sizes, "
+                "or name it as --selection"
+            )
+        if self.retrieval not in (None, NO_RETRIEVAL) and not goes_by_query(self.retrieval):
+            raise SelectionError(
+                f"retrieval {self.retrieval!r} chooses the same demonstrations for every query; name one that goes by "
+                f"the query, such as {RETRIEVAL}, or {NO_RETRIEVAL}"
+            )
         _ = self.sampling  # which refuses what is out of range
+
+    @property
+    def few(self) -> tuple[int, ...]:
+        """The numbers of demonstrations above 0."""
+        return tuple(k for k in self.shots if k)
+
+    @property
+    def skips(self) -> bool:
+        """Whether what does not fit the window is left out."""
+        return self.overlong == SKIP or (self.overlong is None and bool(self.train_sizes))
+
+    @property
+    def scored(self) -> CompareSettings:
+        """The settings as its cells know them: what is left out has none, and what is there fits."""
+        return replace(self, overlong="drop" if self.overlong == "drop" else "error")
 
     @property
     def sampling(self) -> Sampling | None:
@@ -101,7 +147,9 @@ class CompareSettings:
 class Step:
     """One cell to compute: a condition and, for LoRA, the rows to train on first and those to stop early by.
 
-    `whole` marks the largest training set, which the other methods are compared with.
+    `whole` marks the largest training set, which the other methods are compared with. `pool_rows` is the number of
+    records that demonstrations are retrieved from, None where it is the whole pool. `adapter_of` is the spec of the
+    step whose adapter this one is scored with, on other records; None for its own.
     """
 
     condition: Condition
@@ -112,13 +160,25 @@ class Step:
     epochs: int = 0
     spec: Mapping[str, Any] = field(default_factory=dict)
     weight: int = 1
+    pool_rows: int | None = None
+    adapter_of: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
         """What the progress line says."""
         condition = self.condition
         what = f"{len(self.rows)} rows, seed {self.seed}" if self.rows else f"k={condition.k}"
+        what += f" of {self.pool_rows} rows" if self.pool_rows else ""
         return f"{condition.method} {what}" if self.rows or condition.k else condition.method
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """The spec that the step's adapter is kept under."""
+        return self.adapter_of or self.spec
+
+    def pool(self, splits: Splits) -> tuple[Record, ...]:
+        """Return the records that demonstrations are chosen from."""
+        return splits.pool[: self.pool_rows]
 
 
 def bind_templates(task: Task, patterns: Sequence[str] = ()) -> list[BoundTemplate]:
@@ -166,13 +226,23 @@ def choose_methods(task: Task, settings: CompareSettings, bounds: Sequence[Bound
     kinds = {bound.template.is_cot for bound in bounds}
     refuse_methods(task, settings.methods, model)
     if settings.methods:
-        for method in settings.methods:
+        asked = _by_shots(settings)
+        for method in asked:
             if METHODS[method] not in kinds:
                 kind = "with" if METHODS[method] else "without"
                 raise TemplateError(f"method {method!r} needs a template {kind} a rationale; see --template")
-        return [method for method in METHODS if method in settings.methods]
+        return [method for method in METHODS if method in asked]
     fitting = [m for m, reasons in METHODS.items() if reasons in kinds and (task.has_rationales or not reasons)]
+    fitting = [m for m in fitting if settings.few or not m.startswith("few-shot")]
     return [m for m in fitting if m != "lora" or not model.has_adapter]
+
+
+def _by_shots(settings: CompareSettings) -> set[str]:
+    """Return the methods asked for; few-shot with 0 demonstrations is zero-shot."""
+    asked = set(settings.methods)
+    if 0 in settings.shots:
+        asked |= {method.replace("few", "zero") for method in asked if method.startswith("few-shot")}
+    return {method for method in asked if settings.few or not method.startswith("few-shot")}
 
 
 def refuse_methods(task: Task, methods: Sequence[str], model: Model) -> None:
@@ -226,18 +296,63 @@ def plan_steps(
             elif method.startswith("zero-shot"):
                 yield Step(base, spec={**base.spec(), **common}, weight=_weight(base))
             else:
-                for condition in _few_shot(settings, selection, base, splits):
-                    yield Step(condition, spec={**condition.spec(), **common, **pool}, weight=_weight(condition))
+                for step in (*_few_shot(settings, selection, base, splits), *_retrieved(settings, base, splits)):
+                    spec = {**step.condition.spec(), **common, **pool, **step.spec}
+                    yield replace(step, spec=spec, weight=_weight(step.condition))
 
 
-def _few_shot(settings: CompareSettings, selection: str, base: Condition, splits: Splits) -> Iterator[Condition]:
+def _few_shot(settings: CompareSettings, selection: str, base: Condition, splits: Splits) -> Iterator[Step]:
+    if settings.train_sizes and goes_by_query(selection):
+        return  # such demonstrations are retrieved, from growing sets
     ranked = Selector(splits.pool, without_model(selection), settings.seed)
-    for k in settings.shots:
+    for k in settings.few:
         chosen = ranked.select(splits.test[0], k)  # what cannot be drawn is refused before anything is computed
         order_demonstrations(chosen, settings.order or "given")
         draws = make_draws(settings, selection, k)
         for draw in draws[: COT_DRAWS if base.bound.template.is_cot else None]:
-            yield replace(base, k=k, draw=draw)
+            yield Step(replace(base, k=k, draw=draw))
+
+
+def _retrieved(settings: CompareSettings, base: Condition, splits: Splits) -> Iterator[Step]:
+    """Yield what retrieves k demonstrations for each query out of so many records, the nearest of them last."""
+    own = settings.selection if settings.selection and goes_by_query(settings.selection) else RETRIEVAL
+    retrieval = settings.retrieval or own
+    if not settings.train_sizes or retrieval == NO_RETRIEVAL or base.bound.template.is_cot:
+        return
+    draw = Draw(retrieval, settings.order or "nearest-last", settings.seed, settings.seed)
+    for k in settings.few:
+        for size in _sizes(settings, splits):
+            if k <= size:
+                spec = {"pool": hash_records(splits.pool[:size]), "pool_rows": size}
+                yield Step(replace(base, k=k, draw=draw), spec=spec, pool_rows=size)
+
+
+def keep_fitting(
+    plan: Sequence[Step], model: Model, splits: Splits, is_done: Callable[[Step], bool]
+) -> tuple[list[Step], list[str]]:
+    """Return the steps without the conditions of which a run does not fit the model's window, and why those are not.
+
+    Steps without demonstrations stay. What `is_done` fitted when it was computed.
+    """
+    kept: list[Step] = []
+    reasons = []
+    for _, group in groupby(plan, key=_place):
+        steps = list(group)
+        try:
+            for step in steps:
+                if step.condition.k and not is_done(step):
+                    fit_prompts(model, step.condition, splits.test, step.pool(splits))
+        except WindowError as error:
+            reasons.append(f"{step.name} is left out: {error}")
+        else:
+            kept += steps
+    return kept, reasons
+
+
+def _place(step: Step) -> Any:
+    """Return what the runs of one row of the table have in common."""
+    condition = step.condition
+    return condition.method, condition.bound.template.name, condition.k, step.pool_rows, len(step.rows), step.whole
 
 
 def _weight(condition: Condition) -> int:
@@ -262,6 +377,7 @@ def _training_steps(settings: CompareSettings, selection: str, base: Condition, 
                 "rank": settings.rank,
                 "epochs": epochs,
                 "learning_rate": settings.learning_rate,
+                "batch_size": BATCH_SIZE,
             }
             weight = 100 + 2 * len(rows) * epochs
             yield Step(base, tuple(rows), tuple(validation), whole, seed, epochs, spec, weight)
@@ -271,15 +387,21 @@ def _training_sets(
     settings: CompareSettings, selection: str, splits: Splits, seed: int
 ) -> Iterator[tuple[Sequence[Record], bool]]:
     """Yield what LoRA is trained on with this seed, and whether it is the most: k rows each (equal data), the pool."""
-    if sizes := sorted(settings.train_sizes):
-        if sizes[-1] > len(splits.pool):
-            raise DataError(f"a training size is {sizes[-1]}, but only {len(splits.pool)} training records are there")
+    if sizes := _sizes(settings, splits):
         yield from ((splits.pool[:size], size == sizes[-1]) for size in sizes)
         return
     nobody = Record(id="", fields={}, label=None)
-    for k in settings.shots:
+    for k in settings.few:
         yield Selector(splits.pool, without_model(selection), seed).select(nobody, k), False
     yield splits.pool, True
+
+
+def _sizes(settings: CompareSettings, splits: Splits) -> list[int]:
+    """Return the sizes of the training sets, the smallest first."""
+    sizes = sorted(settings.train_sizes)
+    if sizes and sizes[-1] > len(splits.pool):
+        raise DataError(f"a training size is {sizes[-1]}, but only {len(splits.pool)} training records are there")
+    return sizes
 
 
 def passes_over(rows: int, epochs: int) -> int:

@@ -1,7 +1,8 @@
 """Orders of demonstrations by how sure they make a model: GlobalE and LocalE of Lu et al. 2022.
 
 The model itself writes the queries that orders are tried on, so no labelled record is spent. What is asked of it are
-two callables; `ProbingWriter` and `ChoiceProbabilities` are those for a model and a scorer.
+two callables; `ProbingWriter` and `ChoiceProbabilities` are those for a model and a scorer. What a study's axis of
+orders names, and its searches kept as cells, is `promptkit/order_search.py`.
 """
 
 from __future__ import annotations

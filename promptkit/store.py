@@ -181,12 +181,12 @@ def _is_run(folder: Path) -> bool:
 def _refuse_difference(folder: Path, wanted: Mapping[str, JSON]) -> None:
     """Raise RunError with the first setting or version in which the run there differs from `wanted`."""
     found = _read_object(folder / "run.json")
-    difference = _first_difference(found, json.loads(_canonical(wanted, folder)))
+    difference = first_difference(found, json.loads(_canonical(wanted, folder)))
     if difference:
         raise RunError(f"{folder}: this run was started with {difference}; give another --out, or the same again")
 
 
-def _first_difference(found: Any, wanted: Any, name: str = "") -> str:
+def first_difference(found: Any, wanted: Any, name: str = "") -> str:
     """Return `seed = 0, not 1` for the first difference, with the names that lead to it; or nothing."""
     if found == wanted:
         return ""
@@ -196,7 +196,7 @@ def _first_difference(found: Any, wanted: Any, name: str = "") -> str:
         inner = key if name in ("", "settings") else f"{name}.{key}"
         if key not in found or key not in wanted:
             return f"no {inner}, not {_brief(wanted[key])}" if key in wanted else f"{inner}, which is not given now"
-        difference = _first_difference(found[key], wanted[key], inner)
+        difference = first_difference(found[key], wanted[key], inner)
         if difference:
             return difference
     return ""

@@ -3,38 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from promptkit.cost import Meter
-from promptkit.errors import PromptkitError, StudyError, TemplateError
-from promptkit.evaluate import Progress, Scorer, evaluate_together, hash_records, right_answers
-from promptkit.grid import AXES, NESTED, Point, StudySettings, load_settings, plan_grid
+from promptkit.data import load_records
+from promptkit.errors import DataError, PromptkitError, TemplateError
+from promptkit.evaluate import Progress, Scorer, evaluate_together, hash_records
+from promptkit.grid import Point, StudySettings, load_settings, plan_grid
+from promptkit.meter import Meter
+from promptkit.order_search import OrderSearch, Search, first_candidates
+from promptkit.outcome.cells import Done, write_predictions
+from promptkit.outcome.summary import describe_study, summarize_study
+from promptkit.record import Record
+from promptkit.spending import Budget, Purse, check_budget, describe_spent, spend
 from promptkit.splits import Splits, load_splits
-from promptkit.stats.variance import decompose_variance, describe_shares
 from promptkit.store import Run, default_folder, write_whole
-from promptkit.summary import Finished, count_break_even, describe_cell, describe_method, describe_notes, guess_accuracy
 from promptkit.task import Task, load_task
 from promptkit.work import Track, Trainer, Work, default_scorer, default_trainer, load
 
 if TYPE_CHECKING:
     from promptkit.models import Model
-
-#: The axes that repeat a condition: their values have no meaning of their own.
-VARIED = ("draw", "order", "seed")
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished cell of a study and its place on the axes."""
-
-    point: Point
-    cell: Finished
 
 
 def study(
@@ -59,29 +50,38 @@ def study(
     holds are not computed again, also where axes have got further values since. It gets `predictions.parquet`, every
     prediction of every cell, and `study.json`, the object that is returned. With several `workers` as many processes
     fill it, each with its share of the cores; models must be given by name then. With `dry_run` nothing is computed but
-    what it will take: cells, trainings, tokens and minutes.
+    what it will take: cells, trainings, tokens and minutes. With a `budget` in the settings only so many calls are
+    made, and the result has `budget`: the spread as far as they tell; see `promptkit.spending`.
 
     Raises a PromptkitError for whatever is wrong with task, templates, data, models, settings or folder.
     """
     task = task if isinstance(task, Task) else load_task(task)
-    plan = Study(task, load_settings(preset, **settings), data, out, device)
+    asked = load_settings(preset, **settings)
+    budget = check_budget(asked, workers)
+    plan = Study(task, asked, data, out, device)
     models = plan.settings.models or (model,)
     if dry_run:
         return plan.forecast(models)
     track = track or (lambda name: lambda done, total: None)
+    if budget:
+        return plan.spend(budget, models, scorer or default_scorer(), track("all"))
     done: list[Done] = []
+    away: list[Done] = []
     for name in models:
         loaded = load(name, plan.settings.dtype, device)
         work = plan.work(loaded, scorer, trainer)
-        points, bundles = plan.points(loaded)
+        points, bundles = plan.points(loaded, OrderSearch(loaded, plan.splits, plan.run))
         if workers > 1:
             plan.fill(name, work, bundles, workers, track("all"))
         finished = work.run_all(bundles, track)
         done += [Done(point, cell) for point, cell in zip(points, finished, strict=True)]
-    result = {**summarize_study(task, loaded, plan.settings, plan.splits, done), "run": str(plan.run.folder)}
-    write_predictions(done, plan.run.folder / "predictions.parquet")
-    write_whole(plan.run.folder / "study.json", json.dumps(result, indent=1).encode() + b"\n")
-    return result
+        for test, splits in plan.away.items():
+            moved = [plan.move(point, test, splits) for point in points]
+            bundles = [list(bundle) for _, bundle in groupby(moved, key=_bundle)]
+            finished = replace(work, splits=splits).run_all(bundles, track)
+            away += [Done(point, cell) for point, cell in zip(moved, finished, strict=True)]
+    result = summarize_study(task, loaded, plan.settings, plan.splits, done, away)
+    return plan.write(result, ((each.point, each.cell.result["predictions"]) for each in (*done, *away)))
 
 
 class Study:
@@ -99,12 +99,24 @@ class Study:
             train_limit=_pool_limit(settings),
             seed=settings.seed,
         )
+        shown = [record.fields for record in self.splits.pool]
+        self.away = {
+            test: replace(
+                self.splits, test=tuple(each for each in load_away(task, test, settings) if each.fields not in shown)
+            )
+            for test in settings.tests
+        }
         fixed = _fixed(task, settings, self.splits)
         self.run = Run.open(Path(out) if out else default_folder(f"{task.name}-study", fixed), fixed)
 
-    def points(self, model: Model) -> tuple[list[Point], list[list[Point]]]:
-        """Return the cells for this model, and the same in bundles that are scored together."""
-        points = list(plan_grid(self.task, self.settings, self.splits, model))
+    def points(self, model: Model, search: Search = first_candidates) -> tuple[list[Point], list[list[Point]]]:
+        """Return the cells for this model, and the same in bundles that are scored together.
+
+        Without a `search` the orders that one would pick are taken by their numbers: as many, not the same.
+        """
+        points = list(plan_grid(self.task, self.settings, self.splits, model, search))
+        if self.away:
+            points = [replace(point, factors={**point.factors, "test": self.task.name}) for point in points]
         if not points:
             methods = ", ".join(self.settings.methods)
             raise TemplateError(
@@ -113,11 +125,48 @@ class Study:
             )
         return points, [list(bundle) for _, bundle in groupby(points, key=_bundle)]
 
+    def move(self, point: Point, test: str, splits: Splits) -> Point:
+        """Return the cell on the records of another test, scored with the adapter it has on its own."""
+        return replace(
+            point,
+            spec={**point.spec, "test": hash_records(splits.test)},
+            factors={**point.factors, "test": test.partition("=")[0]},
+            adapter_of=point.spec if point.rows else None,
+        )
+
     def work(self, model: Model, scorer: Scorer | None = None, trainer: Trainer | None = None) -> Work:
         """Return what computes the cells of this model."""
         return Work(
             model, self.splits, self.settings, self.run, scorer or default_scorer(), trainer or default_trainer()
         )
+
+    def spend(
+        self, budget: Budget, models: Sequence[Model | str], scorer: Scorer, progress: Progress
+    ) -> dict[str, Any]:
+        """Return the study as far as a budget tells; calibrations, which need all records of a cell, are left out."""
+        plain = replace(self.settings, calibrate=())
+        grid: list[tuple[Model, Point]] = []
+        for name in models:
+            model = load(name, plain.dtype, self.device)
+            search = OrderSearch(model, self.splits, self.run)
+            grid += [(model, point) for point in plan_grid(self.task, plain, self.splits, model, search)]
+        purse = Purse(self.splits, plain, self.run, scorer, progress)
+        spent = spend(budget, purse, grid, self.splits, plain)
+        found = describe_spent(spent)
+        notes = [*self.splits.notes, "accuracies are estimates from a part of the calls; see docs/statistics.md"]
+        if self.settings.calibrate:
+            notes.append("calibrations are left out of a budget: they need all records of a cell")
+        result = {**describe_study(self.task, model, plain, self.splits), **found, "notes": notes}
+        return self.write(result, zip(spent.points, spent.rows, strict=True))
+
+    def write(
+        self, result: Mapping[str, Any], cells: Iterable[tuple[Point, Sequence[Mapping[str, Any]]]]
+    ) -> dict[str, Any]:
+        """Write the result and every prediction into the run folder, and return the result with the folder's path."""
+        whole = {**result, "run": str(self.run.folder)}
+        write_predictions(cells, self.run.folder / "predictions.parquet")
+        write_whole(self.run.folder / "study.json", json.dumps(whole, indent=1).encode() + b"\n")
+        return whole
 
     def forecast(self, models: Sequence[Model | str]) -> dict[str, Any]:
         """Return what the study will take: cells, tokens and minutes.
@@ -172,6 +221,22 @@ class Study:
                 part.result()
 
 
+def load_away(task: Task, test: str, settings: StudySettings) -> list[Record]:
+    """Return the test records of another task, named as `TASK` or `TASK=DATA`.
+
+    Raises DataError where they cannot be asked in the words of the study's own task: other labels or fields.
+    """
+    name, _, data = test.partition("=")
+    other = load_task(name)
+    if other.labels != task.labels or not set(task.fields) <= set(other.fields):
+        raise DataError(
+            f"test {name!r}: its labels are {list(other.labels or ())} and its fields {sorted(other.fields)}; those of "
+            f"{task.name!r} are {list(task.labels or ())} and {sorted(task.fields)}, and only a task with the same can "
+            "be asked in its words"
+        )
+    return load_records(other, "test", data=data or None, limit=settings.limit, seed=settings.seed)
+
+
 def fill_part(
     task: Task,
     settings: StudySettings,
@@ -188,7 +253,7 @@ def fill_part(
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
     plan = Study(task, settings, data, out, device)
     loaded = load(model, settings.dtype, device)
-    _, bundles = plan.points(loaded)
+    _, bundles = plan.points(loaded, OrderSearch(loaded, plan.splits, plan.run))
     own = [bundles[number] for number in numbers]
     for _ in plan.work(loaded).run_all(own, lambda name: lambda done, total: None):
         pass
@@ -243,160 +308,3 @@ def _bundle(point: Point) -> Any:
     """Return what neighbours have in common whose prompts are scored together; nothing where texts are written."""
     writes = point.condition.bound.template.is_cot or point.condition.bound.task.is_free_text
     return tuple(point.factors.items()) if writes or point.rows else point.group
-
-
-def summarize_study(
-    task: Task, model: Model, settings: StudySettings, splits: Splits, done: Sequence[Done]
-) -> dict[str, Any]:
-    """Return the study as JSON; the keys that `compare` has too mean the same there."""
-    labels = Counter(record.label for record in splits.test)
-    return {
-        "task": task.name,
-        "model": model.name,
-        "models": list(dict.fromkeys(each.point.factors["model"] for each in done)),
-        "preset": {"reference": settings.reference, "about": settings.about},
-        "labels": list(task.labels) if task.labels else None,
-        "metric": task.metric,
-        "chance": guess_accuracy(task, splits),
-        "majority": max(labels.values()) / len(splits.test) if task.labels else None,
-        "records": {"test": len(splits.test), "pool": len(splits.pool), "validation": len(splits.validation)},
-        "axes": {axis: list(values) for axis, values in list_axes(done).items()},
-        "cells": [
-            {
-                **describe_cell(task, each.cell),
-                "model": each.point.factors["model"],
-                "factors": dict(each.point.factors),
-            }
-            for each in done
-        ],
-        "methods": [_method(task, group) for group in group_methods(done)],
-        "break_even": count_break_even_of(model, done),
-        "levels": _levels(done),
-        **_shares(done),
-        "notes": [*splits.notes, *describe_notes([each.cell for each in done])],
-    }
-
-
-def _levels(done: Sequence[Done]) -> dict[str, Any]:
-    """Return, per axis that varies, the accuracy over the cells of each of its values; draws and orders left out."""
-    found: dict[str, Any] = {}
-    for axis, values in list_axes(done).items():
-        if len(values) < 2 or axis in VARIED:
-            continue
-        found[axis] = []
-        for value in values:
-            means = [_accuracy(each) for each in done if each.point.factors.get(axis) == value]
-            found[axis].append(
-                {"value": value, "cells": len(means), "mean": fmean(means), "min": min(means), "max": max(means)}
-            )
-    return found
-
-
-def _accuracy(each: Done) -> float:
-    return fmean(right_answers(each.cell.result))
-
-
-def _shares(done: Sequence[Done]) -> dict[str, Any]:
-    """Return the factors' shares of variance, and in words what they mean; empty for less than two cells."""
-    axes = {axis: values for axis, values in list_axes(done).items() if len(values) > 1}
-    if len(done) < 2 or not axes:
-        return {"factors": [], "verdict": []}
-    factors, notes = _tell_apart({axis: [each.point.factors.get(axis, "") for each in done] for axis in axes})
-    nested = {inner: outer for inner, outer in NESTED.items() if inner in factors and outer in factors}
-    right = [right_answers(each.cell.result) for each in done]
-    try:
-        found = decompose_variance(right, factors, nested=nested)
-    except StudyError as error:
-        return {"factors": [], "verdict": [f"The variance is not split: {error}."]}
-    shares = [
-        {"factor": part.name, "share": part.share, "ci95": part.interval.as_list(), "between": part.between}
-        for part in found.parts
-    ]
-    return {"factors": shares, "verdict": [describe_shares(found), *notes]}
-
-
-def _tell_apart(factors: dict[str, list[str]]) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the factors whose levels do not follow from those before them, and sentences on the others."""
-    kept: dict[str, list[str]] = {}
-    notes = []
-    for axis, levels in factors.items():
-        pairs = set(zip(zip(*kept.values(), strict=True), levels, strict=True)) if kept else set()
-        if kept and len(pairs) == len({before for before, _ in pairs}):
-            notes.append(
-                f"In this grid the {axis} follows from {' and '.join(kept)}: their parts cannot be told apart."
-            )
-        else:
-            kept[axis] = levels
-    return kept, notes
-
-
-def list_axes(done: Sequence[Done]) -> dict[str, tuple[str, ...]]:
-    """Return the values that every axis takes in these cells, in the order of the cells."""
-    found: dict[str, dict[str, None]] = {}
-    for each in done:
-        for axis, value in each.point.factors.items():
-            found.setdefault(axis, {})[value] = None
-    return {axis: tuple(found[axis]) for axis in AXES if axis in found}
-
-
-def group_methods(done: Sequence[Done]) -> list[list[Done]]:
-    """Return the cells that differ in nothing but the draw, its order and the seed, together."""
-    groups: dict[tuple[tuple[str, str], ...], list[Done]] = {}
-    for each in done:
-        fixed = tuple(item for item in each.point.factors.items() if item[0] not in VARIED)
-        groups.setdefault(fixed, []).append(each)
-    return list(groups.values())
-
-
-def _method(task: Task, group: Sequence[Done]) -> dict[str, Any]:
-    row = describe_method(task, [each.cell for each in group])
-    factors = {axis: value for axis, value in group[0].point.factors.items() if axis not in VARIED}
-    accuracy = row["accuracy"]
-    return {**row, "model": factors["model"], "factors": factors, "spread": accuracy["max"] - accuracy["min"]}
-
-
-def count_break_even_of(model: Model, done: Sequence[Done]) -> dict[str, Any]:
-    """Return the break-even counts of the cells of this model, empty where nothing was trained."""
-    from promptkit.cost import shape_of
-
-    groups = [[each.cell for each in group] for group in group_methods(done)]
-    own = [group for group, each in zip(groups, group_methods(done), strict=True) if _is_of(model, each)]
-    return count_break_even(shape_of(model.network), own)
-
-
-def _is_of(model: Model, group: Sequence[Done]) -> bool:
-    return group[0].point.factors["model"] == model.name
-
-
-def write_predictions(done: Sequence[Done], path: Path) -> None:
-    """Write every prediction of every cell as a row of a Parquet file, in place of one that is there.
-
-    Columns: the axes, `cell` (its key), `id`, `label`, `predicted` (as text), `right`, `logprobs` (nats per choice).
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    from promptkit.files import new_file
-
-    with new_file(path) as file:
-        table = pyarrow.Table.from_pylist(list(_prediction_rows(done)))
-        pyarrow.parquet.write_table(table, file)
-
-
-def _prediction_rows(done: Sequence[Done]) -> Iterator[Mapping[str, Any]]:
-    from promptkit.store import cell_key
-
-    for each in done:
-        axes = {axis: each.point.factors.get(axis) for axis in AXES}
-        key = cell_key(each.point.spec)
-        right = right_answers(each.cell.result)
-        for row, is_right in zip(each.cell.result["predictions"], right, strict=True):
-            yield {
-                "cell": key,
-                **axes,
-                "id": row["id"],
-                "label": None if row["label"] is None else str(row["label"]),
-                "predicted": None if row["predicted"] is None else str(row["predicted"]),
-                "right": bool(is_right),
-                "logprobs": row["logprobs"],
-            }

@@ -14,6 +14,7 @@ from promptkit.cost import Cost, PromptFlops, Shape, break_even, mean_cost, prom
 from promptkit.evaluate import Condition, right_answers, summarize_cell
 from promptkit.metrics import Answer
 from promptkit.readings import NOT_FOR_COT, Readings, measure_cell, measure_method, read_predictions
+from promptkit.record import Record
 from promptkit.score.votes import mean_votes
 from promptkit.splits import Splits
 from promptkit.stats import bootstrap_interval, macro_f1_interval, mcnemar, paired_interval
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 class Finished:
     """One computed cell: what it was, its stored result, its cost; for LoRA the training's too.
 
-    `whole` tells an adapter trained on the whole pool from one trained on as many rows as a prompt shows.
+    `whole` tells an adapter trained on the whole pool from one trained on as many rows as a prompt shows; `rows` are
+    what it was trained on. `pool_rows` is the number of records that demonstrations were retrieved from, None where
+    that was the whole pool.
     """
 
     condition: Condition
@@ -39,12 +42,15 @@ class Finished:
     whole: bool = False
     trained: Mapping[str, Any] | None = None
     train_cost: Cost | None = None
+    rows: tuple[Record, ...] = ()
+    pool_rows: int | None = None
 
     @property
-    def group(self) -> tuple[str, str, int, int, bool]:
+    def group(self) -> tuple[str, str, int, int, bool, int]:
         """What runs of one method have in common."""
         template = self.condition.bound.template.name
-        return self.condition.method, template, self.condition.k, self.train_rows or 0, self.whole
+        rows = self.train_rows or 0
+        return self.condition.method, template, self.condition.k, rows, self.whole, self.pool_rows or 0
 
     @cached_property
     def readings(self) -> Readings:
@@ -57,23 +63,31 @@ class Finished:
         return [row["label"] for row in self.result["predictions"]]
 
 
-def summarize(task: Task, model: Model, splits: Splits, finished: Sequence[Finished]) -> dict[str, Any]:
-    """Return the comparison as JSON; the keys are those of the command line's `--json`."""
-    groups = [list(group) for _, group in groupby(finished, key=lambda cell: cell.group)]
+def group_runs(finished: Sequence[Finished]) -> list[list[Finished]]:
+    """Return the cells of each row of the table, in their order: runs of one condition."""
+    return [list(group) for _, group in groupby(finished, key=lambda cell: cell.group)]
+
+
+def summarize(
+    task: Task, model: Model, splits: Splits, finished: Sequence[Finished], notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the comparison as JSON; the keys are those of the command line's `--json`. `notes` are further ones."""
+    groups = group_runs(finished)
     labels = Counter(record.label for record in splits.test)
+    chance = guess_accuracy(task, splits)
     return {
         "task": task.name,
         "model": model.name,
         "labels": list(task.labels) if task.labels else None,
         "metric": task.metric,
-        "chance": guess_accuracy(task, splits),
+        "chance": chance,
         "majority": max(labels.values()) / len(splits.test) if task.labels else None,
         "records": {"test": len(splits.test), "pool": len(splits.pool), "validation": len(splits.validation)},
         "cells": [describe_cell(task, cell) for cell in finished],
-        "methods": [describe_method(task, group) for group in groups],
+        "methods": [{**describe_method(task, group), "failed": count_failed(group, chance)} for group in groups],
         "paired": _paired(task, groups),
         "break_even": count_break_even(shape_of(model.network), groups),
-        "notes": [*splits.notes, *describe_notes(finished)],
+        "notes": [*splits.notes, *notes, *describe_notes(finished)],
     }
 
 
@@ -82,6 +96,11 @@ def guess_accuracy(task: Task, splits: Splits) -> float | None:
     if task.labels:
         return 1 / len(task.labels)
     return fmean(1 / len(record.choices or "?") for record in splits.test) if task.has_choices else None
+
+
+def count_failed(cells: Sequence[Finished], chance: float | None) -> int | None:
+    """Return how many runs are right no more often than guessing; None where there is nothing to guess."""
+    return None if chance is None else sum(fmean(right_answers(cell.result)) <= chance for cell in cells)
 
 
 def _merit(task: Task, cell: Finished) -> float:
@@ -93,12 +112,19 @@ def _merit(task: Task, cell: Finished) -> float:
 def _name(cell: Finished) -> dict[str, Any]:
     draw = cell.condition.draw
     seed = None if cell.seed is None else {"seed": cell.seed}
+    return {**name_condition(cell), "draw": {"seed": draw.seed, "order": draw.order} if draw else seed}
+
+
+def name_condition(cell: Finished) -> dict[str, Any]:
+    """Return what tells a cell's condition from others."""
+    condition = cell.condition
+    retrieval = condition.draw.selection if condition.draw else None
     return {
-        "method": cell.condition.method,
-        "template": cell.condition.bound.template.name,
-        "k": cell.condition.k,
-        "draw": {"seed": draw.seed, "order": draw.order} if draw else seed,
+        "method": condition.method,
+        "template": condition.bound.template.name,
+        "k": condition.k,
         "train_rows": cell.train_rows,
+        **({"retrieval": retrieval, "pool_rows": cell.pool_rows} if cell.pool_rows else {}),
     }
 
 
@@ -125,10 +151,7 @@ def describe_method(task: Task, cells: Sequence[Finished]) -> dict[str, Any]:
     train_costs = [cell.train_cost for cell in cells if cell.train_cost]
     first = cells[0]
     row: dict[str, Any] = {
-        "method": first.condition.method,
-        "template": first.condition.bound.template.name,
-        "k": first.condition.k,
-        "train_rows": first.train_rows,
+        **name_condition(first),
         "runs": len(cells),
         "accuracy": {**accuracy.as_dict(), "ci95": bootstrap_interval(right).as_list()},
         "macro_f1": _macro_f1(task, cells, [f["macro_f1"] for f in figures]) if task.labels else None,
@@ -183,39 +206,68 @@ def _trained_on_pool(groups: Sequence[Sequence[Finished]]) -> Sequence[Finished]
 def count_break_even(shape: Shape, groups: Sequence[Sequence[Finished]]) -> dict[str, Any]:
     """Return, per prompt condition, the test items from which one training on the pool is cheaper.
 
-    The adapter is taken as merged, so its zero-shot prompts cost what the base model's do. The first
+    The adapter is taken as merged, so its zero-shot prompts cost what the base model's do. Of demonstrations that are
+    retrieved for each item, those from the largest pool count, and of their prompts only what is before them is
+    shared. `_with_trials`: training pays for all its seeds and their tests, prompting for all its draws. The first
     condition of a method is keyed by the method's name; further ones say what differs.
     """
     trained = _trained_on_pool(groups)
     if not trained:
         return {}
     train_flops = fmean(cell.train_cost.flops for cell in trained if cell.train_cost)
+    all_flops = sum(cell.cost.flops + (cell.train_cost.flops if cell.train_cost else 0.0) for cell in trained)
     adapter = _prompt_flops(shape, trained)
     counts: dict[str, Any] = {}
-    for group in (group for group in groups if group[0].train_rows is None):
-        condition, prompt = group[0].condition, _prompt_flops(shape, group)
+    for group in _prompted(groups):
+        condition = group[0].condition
+        prompt = _prompt_flops(shape, group, shared_prefix=_prefix_tokens(trained) if group[0].pool_rows else None)
+        tried = sum(cell.cost.flops for cell in group)
         template = condition.bound.template.name
-        shots = f"{condition.method} k={condition.k}"
-        name = next(name for name in (condition.method, shots, f"{shots} {template}") if name not in counts)
+        shots = say_condition(group[0])
+        known = (condition.method, shots, f"{shots} {template}")
+        name = next(name for name in known if name not in counts and (name != known[0] or not group[0].pool_rows))
+        once = prompt.once - adapter.once
         counts[name] = {
             "items": break_even(train_flops, prompt.recomputed, adapter.recomputed),
-            "items_prefix_shared": break_even(train_flops, prompt.shared, adapter.shared, prompt.once - adapter.once),
+            "items_prefix_shared": break_even(train_flops, prompt.shared, adapter.shared, once),
+            "items_with_trials": break_even(all_flops, prompt.recomputed, adapter.recomputed, tried),
+            "items_prefix_shared_with_trials": break_even(all_flops, prompt.shared, adapter.shared, once + tried),
             "k": condition.k,
             "template": template,
+            **({"retrieval": condition.draw.selection} if condition.draw and group[0].pool_rows else {}),
         }
     return counts
 
 
-def _prompt_flops(shape: Shape, cells: Sequence[Finished]) -> PromptFlops:
+def _prompted(groups: Sequence[Sequence[Finished]]) -> list[Sequence[Finished]]:
+    """Return the prompt conditions; of those that retrieve, those from the largest pool."""
+    most = max((group[0].pool_rows or 0 for group in groups), default=0)
+    return [group for group in groups if group[0].train_rows is None and group[0].pool_rows in (None, most)]
+
+
+def say_condition(cell: Finished) -> str:
+    """Return a prompt condition's method, number of demonstrations and, where it retrieves, by what."""
+    shots = f"{cell.condition.method} k={cell.condition.k}"
+    return f"{shots} {cell.condition.draw.selection}" if cell.condition.draw and cell.pool_rows else shots
+
+
+def _prompt_flops(shape: Shape, cells: Sequence[Finished], shared_prefix: float | None = None) -> PromptFlops:
     """Return the mean cost of a prompt of these cells, whose tokens were counted when it was scored.
 
-    Choices are left out: they cost the same behind every prompt.
+    All before the query is shared, or so many tokens of it. Choices are left out: they cost the same behind every
+    prompt.
     """
     items = len(cells[0].result["predictions"])
     prompt = fmean(cell.result["prompt_tokens"] for cell in cells)
-    query = min(fmean(cell.result["query_tokens"] for cell in cells), prompt)
+    prefix = _prefix_tokens(cells) if shared_prefix is None else min(shared_prefix, prompt)
     generated = fmean(cell.result["tokens_generated"] for cell in cells) / items
-    return prompt_flops(shape, round(prompt - query), max(1, round(query)), generated=round(generated))
+    return prompt_flops(shape, round(prefix), max(1, round(prompt - prefix)), generated=round(generated))
+
+
+def _prefix_tokens(cells: Sequence[Finished]) -> float:
+    """Return the mean tokens before the query."""
+    prompt = fmean(cell.result["prompt_tokens"] for cell in cells)
+    return prompt - min(fmean(cell.result["query_tokens"] for cell in cells), prompt)
 
 
 def describe_notes(finished: Sequence[Finished]) -> list[str]:

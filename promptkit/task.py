@@ -150,6 +150,8 @@ def load_task(name: str | Path) -> Task:
         raise TaskError(f"{path}: no such task file; give a name from `promptkit list` or a path") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TaskError(f"{_place(path, error)}: {error}") from error
+    if "tasks" in settings:
+        raise TaskError(f"{display_path(path)}: is a mixture of tasks, which only `promptkit build` takes; name a task")
     reserved = {"name": path.stem, "path": path, "hash": hashlib.sha256(content).hexdigest()}
     for key in reserved:
         if key in settings:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from promptkit.adapter import count_weights
+from promptkit.adapter import count_weights, find_lowest_layer
 from promptkit.cost import Cost, Meter, shape_of, training_flops
 from promptkit.evaluate import Progress, Scorer, evaluate_together
 from promptkit.pair import build_pair
@@ -60,8 +60,8 @@ class Settings(Protocol):
         """That of the adapters; None for one by the width of the model."""
 
     @property
-    def overlong(self) -> str:
-        """What happens to prompts beyond the window."""
+    def overlong(self) -> str | None:
+        """What happens to prompts beyond the window; None: an error."""
 
     @property
     def batch_tokens(self) -> int | None:
@@ -122,10 +122,11 @@ class Work:
     def _finished(self, step: Step, result: Mapping[str, Any]) -> Finished:
         cost = _cost(result, self.run.load_measure(step.spec))
         if not step.rows:
-            return Finished(step.condition, result, cost)
+            return Finished(step.condition, result, cost, pool_rows=step.pool_rows)
         trained = self.run.load(_training_spec(step)) or {}
         train_cost = _train_cost(trained, self.run.load_measure(_training_spec(step)))
-        return Finished(step.condition, result, cost, step.seed, len(step.rows), step.whole, trained, train_cost)
+        size = len(step.rows)
+        return Finished(step.condition, result, cost, step.seed, size, step.whole, trained, train_cost, step.rows)
 
     def _score(self, bundle: Sequence[Step], progress: Progress, model: Model | None = None) -> None:
         with Meter(self.model.device) as meter:
@@ -133,9 +134,9 @@ class Work:
                 model or self.model,
                 [step.condition for step in bundle],
                 self.splits.test,
-                self.splits.pool,
+                bundle[0].pool(self.splits),
                 scorer=self.scorer,
-                overlong=self.settings.overlong,
+                overlong=self.settings.overlong or "error",
                 batch_tokens=self.settings.batch_tokens,
                 memory=self.settings.memory,
                 progress=progress,
@@ -146,12 +147,12 @@ class Work:
             self.run.save(step.spec, result, measured)
 
     def _train_and_score(self, step: Step, progress: Progress) -> None:
-        from promptkit.models import load_model
+        from promptkit.models.adapter import put_adapter
 
-        folder = self.run.adapter_folder(step.spec)
+        folder = self.run.adapter_folder(step.training)
         if not folder.exists() or self.run.load(_training_spec(step)) is None:
             self._train(step, folder, lambda part, parts: progress(9 * part, 10 * parts))
-        tuned = load_model(str(folder), dtype=self.model.dtype, device=self.model.device)
+        tuned = put_adapter(self.model, folder)
         self._score([step], lambda part, parts: progress(9 * parts + part, 10 * parts), tuned)
 
     def _train(self, step: Step, folder: Path, progress: Progress) -> None:
@@ -159,7 +160,7 @@ class Work:
         condition = step.condition
         pairs = [build_pair(condition.bound, record, chat=condition.chat) for record in step.rows]
         validation = condition.prompts(step.validation, ()) if step.validation else None
-        with Meter(self.model.device) as meter, self.run.new_adapter(step.spec) as unfinished:
+        with Meter(self.model.device) as meter, self.run.new_adapter(step.training) as unfinished:
             adapter = self.trainer(
                 self.model,
                 pairs,
@@ -177,7 +178,7 @@ class Work:
 
 
 def _training_spec(step: Step) -> dict[str, Any]:
-    return {**step.spec, "part": "training"}
+    return {**step.training, "part": "training"}
 
 
 def _training_counts(model: Model, adapter: Adapter, folder: Path) -> dict[str, Any]:
@@ -190,6 +191,7 @@ def _training_counts(model: Model, adapter: Adapter, folder: Path) -> dict[str, 
         adapter.tokens_trained / passes,
         adapter.epochs,
         adapter.targets_trained / passes,
+        layers=shape.layers - find_lowest_layer(folder),
     )
     return {
         "rows": adapter.rows,

@@ -121,3 +121,112 @@ def _summary(condition: dict[str, Any], cells: list[dict[str, Any]]) -> dict[str
         "cost": condition["cost"],
         "train_cost": cost(9000, 4e9, 41.0) if condition["method"] == "lora" else None,
     }
+
+
+def point(rows: int, mean: float, k: int = 0, runs: int = 3, failed: int = 0) -> dict[str, Any]:
+    """Return a point of a curve."""
+    spread = {"mean": mean, "std": 0.02, "min": mean - 0.02, "max": mean + 0.02, "ci95": [mean - 0.06, mean + 0.05]}
+    return {
+        "rows": rows,
+        "rows_hash": None,
+        "k": k,
+        "runs": runs,
+        "seeds": list(range(runs)),
+        "draws": None,
+        "accuracy": spread,
+        "accuracies": [mean + 0.02 * (run - 1) for run in range(runs)],
+        "failed": failed,
+        "dropped": 0,
+        "cost": {
+            "training": 1e9 * rows,
+            "per_1000_shared": 1e11 + 1e9 * rows,
+            "per_1000_recomputed": 2e11 + 1e10 * rows,
+        },
+    }
+
+
+def curves(template: str = "sentiment/plain") -> dict[str, Any]:
+    """Return curves in which LoRA passes prompting between 128 and 2,048 rows, undecided at 512."""
+    sizes = (32, 128, 512, 2048)
+    named = {"shared": "few-shot", "retrieved": "few-shot k=16 bm25", "trained": "lora"}
+    points = {
+        "zero-shot": [point(0, 0.62, runs=1)],
+        "shared": [point(4, 0.72, 4, 10), point(16, 0.76, 16, 10)],
+        "retrieved": [point(size, 0.7 + 0.02 * place, 16, 1) for place, size in enumerate(sizes)],
+        "trained": [point(size, 0.5 + 0.13 * place, failed=int(not place)) for place, size in enumerate(sizes)],
+    }
+    lines = [
+        {
+            "name": named.get(kind, kind),
+            "kind": kind,
+            "method": named.get(kind, kind).split()[0],
+            "template": template,
+            "points": made,
+        }
+        for kind, made in points.items()
+    ]
+    prompt = {"method": "few-shot", "k": 16, "template": template, "train_rows": None}
+    contests = [
+        {
+            "rows": size,
+            "prompt": prompt | ({"retrieval": "bm25", "pool_rows": size} if size > 32 else {}),
+            "accuracy": {"lora": 0.76 + gap, "prompt": 0.76},
+            "difference": gap,
+            "ci95": [gap - 0.06, gap + 0.06],
+            "p_value": 0.002,
+            "adjusted": 0.0004 if abs(gap) > 0.1 else 0.21,
+            "ahead": ahead,
+        }
+        for size, gap, ahead in zip(sizes, (-0.26, -0.13, 0.0, 0.13), ("prompt", "prompt", None, "lora"), strict=True)
+    ]
+    crossing = {
+        "against": "prompting",
+        "template": template,
+        "sizes": contests,
+        "changes": [{"between": [128, 2048], "to": "lora"}],
+        "leads": {"who": "lora", "rows": 512.0, "ci95": [220.4, None]},
+    }
+    return {"sizes": list(sizes), "lines": lines, "crossings": [crossing]}
+
+
+def ledger(prices: bool = False) -> dict[str, Any]:
+    """Return the ledger of the made-up comparison."""
+    rows = []
+    for condition in CONDITIONS:
+        trained = condition["method"] == "lora"
+        tokens = {"template": 14.0, "demonstrations": 30.0 * (condition["k"] or 0), "input": 32.0, "label": 2.0}
+        rows.append(
+            {
+                **_name(condition),
+                "runs": condition["runs"],
+                "tokens_per_item": tokens | {"generated": 40.0 * ("cot" in condition["method"]), "choices": 2.0},
+                "flops_per_item": {"recomputed": 2e9, "shared": 1e9, "once": 1e9},
+                "training": {
+                    "rows": condition["train_rows"],
+                    "epochs": 5.0,
+                    "tokens": {"template": 7e4, "input": 1.6e5, "completion": 5e3, "validation": 800.0},
+                    "flops": 4e12,
+                    "seconds": 41.0,
+                    "peak_memory_bytes": 512_000_000,
+                }
+                if trained
+                else None,
+                **({"money": _money(trained)} if prices else {}),
+            }
+        )
+    return {
+        "conditions": rows,
+        "choosing": {
+            "prompts": {"tried": 32, "flops": 3e13, "seconds": 400.0},
+            "adapters": {"tried": 6, "seeds": [0, 1, 2], "flops": 3e13, "seconds": 300.0},
+        },
+        "prices": {"currency": "EUR", "local": {"per_hour": 1.0}, "tokens": None} if prices else None,
+        "break_even_money": {"few-shot k=4": {"local": 1200, "recomputed": 345, "shared": None}} if prices else {},
+        "assumptions": ["Training is one adapter on 1,000 rows.", "Shared: demonstrations are computed once."],
+    }
+
+
+def _money(trained: bool) -> dict[str, Any]:
+    local = {"per_1000": 0.012, "training": 0.4 if trained else None}
+    tokens = {"recomputed": 1.25, "shared": 0.25, "once": 0.001, "training": 12.5 if trained else None}
+    return {"local": local, "tokens": tokens}

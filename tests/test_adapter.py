@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from promptkit.adapter import Adapter, TrainSettings, read_card
@@ -57,7 +58,7 @@ def test_card_says_where_the_adapter_came_from(adapter: Adapter, base: Model) ->
     assert (card.base_model, card.base_hash, card.dtype) == (base.name, base.hash, "float32")
     assert card.labels == CHOICES
     assert card.settings == TrainSettings.checked(
-        rank=8, alpha=16, dropout=0.0, targets="all-linear", learning_rate=0.05, epochs=3, batch_size=16, seed=0,
+        rank=8, alpha=16, dropout=0.0, targets="all-linear", learning_rate=0.05, epochs=3, batch_size=8, seed=0,
         patience=2, chat=False,
     )  # fmt: skip
     assert (card.train.rows, card.train.epochs, card.train.losses) == (16, 3, adapter.losses)
@@ -79,6 +80,20 @@ def test_promptkit_and_plain_peft_load_the_same(adapter: Adapter, base: Model) -
     ours, theirs, before = (score(each, PROMPTS).logprobs for each in (loaded, plain, base))
     assert ours == theirs
     assert ours != before
+
+
+@pytest.mark.parametrize("kind", ["lora", "rslora", "pissa"])
+def test_folder_is_what_vllm_reads(kind: str, base: Model, tmp_path: Path) -> None:
+    """Its loader takes low-rank weights of named modules only, and no bias, no saved modules, no DoRA."""
+    out = train(base, PAIRS, kind=kind, epochs=1, out=tmp_path / "adapter").path
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (config["peft_type"], config["bias"], config["modules_to_save"]) == ("LORA", "none", None)
+    assert (config["use_dora"], config["use_rslora"], config["init_lora_weights"]) == (False, kind == "rslora", True)
+    weights = load_file(out / "adapter_model.safetensors")
+    modules = {name.rpartition(".lora_")[0].removeprefix("base_model.model.") for name in weights}
+    assert modules == set(config["target_modules"])
+    assert {name.rpartition(".lora_")[2] for name in weights} == {"A.weight", "B.weight"}
+    assert {min(weight.shape) for weight in weights.values()} == {config["r"]} == {16 if kind == "pissa" else 8}
 
 
 def test_folder_can_be_moved(adapter: Adapter, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ class Grid:
         margin = random.normal(1.3 * (2 * self.labels - 1), 1.0)
         answered = margin + random.normal(0, lean, (conditions, 1)) + random.normal(0, 0.5, (conditions, items))
         self.scores = ((answered > 0) == self.labels).astype(float)
+        self.margins = answered * (2 * self.labels - 1)
         self.asked: list[tuple[Hashable, Hashable]] = []
 
     @property
@@ -34,12 +35,16 @@ class Grid:
         self.asked += [(condition, item) for item in items]
         return self.scores[condition, list(items)].tolist()
 
+    def with_margins(self, condition: Any, items: Sequence[Any]) -> list[tuple[float, float]]:
+        """Answer a call with pairs of a score and its margin."""
+        return list(zip(self(condition, items), self.margins[condition, list(items)].tolist(), strict=True))
+
     def estimate(self, share: float = 0.25, **settings: Any) -> BudgetedSpread:
         """Return the estimate from this share of the calls, with the labels as strata."""
         conditions, items = map(range, self.scores.shape)
         budget = int(self.scores.size * share)
         settings = {"budget": budget, "strata": self.labels.tolist(), **settings}
-        return estimate_spread(conditions, items, self, **settings)
+        return estimate_spread(conditions, items, settings.pop("evaluate", self), **settings)
 
 
 @pytest.mark.parametrize(("strategy", "grids", "enough"), [("halving", 20, 14), ("thompson", 8, 5)])
@@ -56,6 +61,41 @@ def test_a_quarter_of_the_calls_comes_within_two_points(strategy: str, grids: in
     assert sum(abs(error) <= 0.02 for error in errors) >= enough
     assert abs(numpy.median(errors)) < 0.015
     assert held >= 0.85 * grids
+
+
+def test_margins_tell_more_than_scores() -> None:
+    """With margins the same calls come closer to the full spread, and the intervals still hold it."""
+    errors: dict[bool, list[float]] = {False: [], True: []}
+    held = 0
+    for seed in range(6):
+        grid = Grid(seed, conditions=40, items=200)
+        for paired in (False, True):
+            evaluate = grid.with_margins if paired else grid
+            found = grid.estimate(seed=seed, evaluate=evaluate)
+            errors[paired].append(abs(found.spread - grid.spread))
+        held += found.interval.low - 1e-9 <= grid.spread <= found.interval.high + 1e-9
+    assert numpy.mean(errors[True]) < 0.6 * numpy.mean(errors[False])
+    assert held >= 5
+
+
+def test_margins_of_everything_leave_nothing_open() -> None:
+    """With a call for every cell and item margins add nothing, and the spread has no width."""
+    grid = Grid(1, conditions=6, items=40)
+    found = grid.estimate(2.0, evaluate=grid.with_margins)
+    assert found.spread == pytest.approx(grid.spread)
+    assert found.interval.as_list() == pytest.approx([grid.spread] * 2)
+
+
+def test_equal_margins_are_not_certainty() -> None:
+    """All right by far so far is still a spread that could be a little more."""
+
+    def evaluate(condition: Any, items: Sequence[Any]) -> list[tuple[float, float]]:
+        return [(1.0, 5.0 + int(item) / 10) for item in items]
+
+    found = estimate_spread(range(3), range(40), evaluate, budget=30)
+    assert found.spread < 0.1
+    assert found.interval.low == pytest.approx(0, abs=1e-6)
+    assert 0.001 < found.interval.high < 0.3
 
 
 def test_luck_does_not_make_the_spread() -> None:
@@ -130,6 +170,15 @@ def test_time_ends_the_search() -> None:
     found = grid.estimate(until=lambda: len(grid.asked) >= 130, strategy="thompson")
     assert 130 <= found.calls < 150
     assert found.interval.low <= found.spread <= found.interval.high
+
+
+def test_calls_are_allowed_after_the_first() -> None:
+    """Every condition answers twice, whatever the time; then as many calls are made as there is time for."""
+    grid = Grid(0, conditions=6, items=100)
+    none = grid.estimate(until=lambda: True, allow=lambda calls: 1000)
+    assert [each.items for each in none.estimates] == [2] * 6
+    some = grid.estimate(allow=lambda calls: 60 - calls)
+    assert some.calls == 60
 
 
 @pytest.mark.parametrize(

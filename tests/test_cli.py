@@ -140,7 +140,10 @@ def test_train_then_predict(small: Project, run: Any) -> None:
     small.write("templates/films/plain.jinja", TEMPLATE.replace("Text", "Film"))
     again = run("predict", "new.jsonl", "--adapter", "adapter")
     assert again.code == 1
-    assert "has changed since the adapter adapter was trained with it; restore the file, or train again" in again.err
+    assert "the template has changed since the adapter adapter was trained with it (its hash is" in again.err
+    again = run("predict", "new.jsonl", "--adapter", "adapter", "--template", "films/plain")
+    assert (again.code, len(again.out.splitlines())) == (0, 2)
+    assert again.err.startswith("promptkit: warning: ")
 
 
 @pytest.mark.parametrize("kind", ["prompts", "pairs"])

@@ -33,6 +33,7 @@ LLAMA = {
     "vocab_size": 500,
     "max_position_embeddings": 256,
 }
+LLAMA_TARGETS = [f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")]
 SMALL = {**LLAMA, "head_dim": 32, "num_hidden_layers": 2, "pad_token_id": 0}
 OLD = {"vocab_size": 500, "n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 256}
 QWEN_HALF_BILLION = Shape(body=357_826_560, head=136_134_656, layers=24, attention=896)
@@ -139,11 +140,13 @@ def test_a_mixture_counts_its_active_experts() -> None:
     assert all_four.body - two_of_four.body == 2 * 2 * (3 * 128 * 384)  # layers x experts x matrices
 
 
-def lora(network: Any, rank: int = 4) -> Any:
-    """Return the network with LoRA on every linear layer."""
+def lora(network: Any, rank: int = 4, **settings: Any) -> Any:
+    """Return the network with LoRA on every linear layer, or with other settings of peft's."""
     from peft import LoraConfig, get_peft_model
 
-    return get_peft_model(network, LoraConfig(r=rank, target_modules="all-linear", task_type="CAUSAL_LM"))
+    targets: Any = LLAMA_TARGETS if "layers_to_transform" in settings else "all-linear"  # peft wants names for layers
+    config = LoraConfig(r=rank, target_modules=targets, task_type="CAUSAL_LM", **settings)
+    return get_peft_model(network, config)
 
 
 def test_layers_of_different_heads_count_with_their_mean() -> None:
@@ -178,6 +181,52 @@ def test_lora_training_equals_the_counter() -> None:
     shape = shape_of(network)
     expected = training_flops(shape, 1, 48, 1, read=1) + 3 * masked_half(shape, 48)
     assert counted_training(network, 48) == pytest.approx(expected, rel=0.03)
+
+
+HALF_BILLION = {
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "vocab_size": 151_936,
+    "tie_word_embeddings": True,
+}
+
+
+def counted_on_meta(network: Any, read: int, *, backward: bool) -> int:
+    """Return the FLOPs PyTorch counts for 8 rows of 64 tokens without weights, the head on `read` rows of each."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        ids = torch.empty((8, 64), dtype=torch.long)
+        mask = torch.empty((8, 1, 64, 64))  # given, since a mask of tokens asks for their values
+    with FlopCounterMode(display=False) as counter:
+        logits = network(input_ids=ids, attention_mask=mask, logits_to_keep=read, use_cache=False).logits
+        if backward:
+            logits.logsumexp(-1).sum().backward()
+    return int(counter.get_total_flops())
+
+
+@pytest.mark.parametrize("read", [64, 2])
+@pytest.mark.parametrize("way", ["forward", "all layers", "top 6"])
+def test_half_a_billion_weights_on_meta_tensors(way: str, read: int) -> None:
+    """Forward and LoRA training, whole and on the top layers, all logits or label rows only: within 3 per cent."""
+    import torch
+
+    with torch.device("meta"):
+        network = build("qwen2", **HALF_BILLION)
+        if way != "forward":
+            top = {"layers_to_transform": list(range(18, 24))} if way == "top 6" else {}
+            network = lora(network, rank=8, **top).train()
+    shape, layers = shape_of(network), 6 if way == "top 6" else 24
+    if way == "forward":
+        expected = 8 * (forward_flops(shape, 64, read=read) + masked_half(shape, 64))
+    else:
+        square = (1 + 2 * layers / 24) * masked_half(shape, 64)
+        expected = training_flops(shape, 8, 64, 1, read=read, layers=layers) + 8 * square
+    assert counted_on_meta(network, read, backward=way != "forward") == pytest.approx(expected, rel=0.03)
 
 
 def test_full_training_equals_the_counter() -> None:

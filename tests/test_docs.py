@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from promptkit.cli import cli
 from promptkit.grid import load_settings
+from promptkit.prices import load_prices
+from promptkit.sets import load_mixture
 from promptkit.task import load_task
 from promptkit.template import load_template
 from tests.conftest import Project
@@ -47,8 +50,13 @@ def test_templates_on_the_pages_fit_a_task(name: str, code: str, project: Projec
 
 @pytest.mark.parametrize(("name", "code"), blocks("toml"), ids=lambda value: value[:20])
 def test_files_on_the_pages_load(name: str, code: str, project: Project) -> None:
-    """Every task file and every file of a study's settings that is shown is valid."""
-    load = load_settings if name.startswith("studies") else load_task
+    """Every task file, mixture and file of a study's settings that is shown is valid."""
+    loaders: dict[str, Callable[[Path], object]] = {
+        "studies": load_settings,
+        "building": load_mixture,
+        "cost": load_prices,
+    }
+    load = loaders.get(name.split("-")[0], load_task)
     load(project.write(f"tasks/{name}.toml", code))
 
 

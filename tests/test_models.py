@@ -246,7 +246,7 @@ def test_hub_model_is_loaded_from_its_snapshot(saved: Path, monkeypatch: pytest.
 
 def test_unknown_dtype_and_device_are_errors(saved: Path) -> None:
     """A format or device that there is not: what there is."""
-    with pytest.raises(ModelError, match=r"unknown dtype 'float23': expected float32, bfloat16, float16. Did you mean"):
+    with pytest.raises(ModelError, match=r"unknown dtype 'float23': expected float32, bfloat16, float16, nf4. Did"):
         load_model(str(saved), dtype="float23")
     with pytest.raises(ModelError, match="unknown device 'gpu': this machine has cpu"):
         load_model(str(saved), device="gpu")

@@ -154,7 +154,7 @@ def test_presets_can_be_read() -> None:
         assert settings.reference
         assert settings.about
     assert load_settings("lu2022", draws=2).draws == 2
-    assert load_settings("lu2022").orders == ("all",)
+    assert load_settings("lu2022").orders == ("all", "globale:4", "locale:4")
 
 
 def test_formats_and_labels_shown_are_axes(small: Model) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,52 +12,23 @@ import datasets
 import numpy
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from promptkit.adapter import Adapter, TrainSettings
+from promptkit.adapter import BATCH_SIZE, EPOCHS
+from promptkit.cli import cli
 from promptkit.errors import DataError, TrainError
+from promptkit.grid import StudySettings
 from promptkit.models import load_model
 from promptkit.pair import Pair
+from promptkit.plan import CompareSettings
 from promptkit.score import Prediction, Table, score
-from promptkit.train import runner, train
+from promptkit.train import judge, runner, train
 from promptkit.train.batches import collate, encode_pairs, read_pairs
-from promptkit.train.lora import FusedLinear, default_learning_rate, wrap
+from promptkit.train.lora import default_learning_rate, wrap
 from promptkit.train.loss import completion_logits, completion_loss
-from tests.training_fakes import SHAPES, model, saved, tokenizer
+from tests.training_fakes import CHOICES, SHAPES, files, model, rows, saved, settings, tokenizer, weights
 
 # peft asks transformers by an old name when it wraps a network
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
-CHOICES = [" negative", " positive"]
-GOOD, BAD = ["good", "nice", "warm"], ["bad", "awful", "cold"]
-
-
-def rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Labelled reviews that one word decides, as plain rows that serve as pairs and as prompts."""
-    draw = random.Random(seed)
-    made = []
-    for number in range(count):
-        label = draw.randrange(2)
-        noise = " ".join(draw.choices(["the", "soup", "bread", "was", "it"], k=draw.randint(1, 5)))
-        prompt = f"Text: {noise} {draw.choice(GOOD if label else BAD)}. Sentiment:"
-        made.append(
-            {"id": str(number), "prompt": prompt, "completion": CHOICES[label], "label": label, "choices": CHOICES}
-        )
-    return made
-
-
-def settings(**changes: Any) -> TrainSettings:
-    given = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear", "learning_rate": 0.01}
-    rest = {"epochs": 1, "batch_size": 8, "seed": 0, "patience": 1, "chat": False}
-    return TrainSettings.checked(**{**given, **rest, **changes})
-
-
-def files(adapter: Adapter) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in adapter.path.iterdir()}
-
-
-def weights(adapter: Adapter) -> dict[str, torch.Tensor]:
-    return load_file(adapter.path / "adapter_model.safetensors")
 
 
 @pytest.fixture
@@ -115,22 +87,6 @@ def test_long_completion_weighs_as_much_as_a_short_one() -> None:
     for batch in (batch_of([text]) for text in BATCH):
         means.append(torch.nn.functional.cross_entropy(completion_logits(network, batch), batch["targets"]))
     torch.testing.assert_close(completion_loss(network, batch_of(BATCH)), sum(means) / len(means))
-
-
-def test_fused_layer_equals_peft_s_own() -> None:
-    """The fused operation has the outputs and the gradients of peft's layer, for its input too."""
-    network = wrap(model(), settings())
-    fused = next(module for module in network.modules() if isinstance(module, FusedLinear))
-    torch.nn.init.normal_(fused.lora_B["default"].weight)
-    found = []
-    for forward in (fused.forward, super(FusedLinear, fused).forward):
-        x = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
-        fused.zero_grad()
-        forward(x).square().sum().backward()
-        layers = (fused.lora_A["default"], fused.lora_B["default"])
-        found.append([forward(x).detach(), x.grad, *(layer.weight.grad.clone() for layer in layers)])
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -257,7 +213,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *correct: int) -> list[dict[str, t
         seen.append(ups)
         return Table(tuple(Prediction(str(n), (), int(n < right), 1) for n in range(10)), tokens_computed=5)
 
-    monkeypatch.setattr(runner, "score", fake)
+    monkeypatch.setattr(judge, "score", fake)
     return seen
 
 
@@ -334,9 +290,19 @@ def test_bfloat16_model_can_be_trained(out: Path) -> None:
 
 
 def test_learning_rate_follows_the_width() -> None:
-    """Narrow networks learn with a larger rate; the rule's value at 2000 is 3.3e-4."""
-    assert default_learning_rate(model(hidden_size=2000, num_hidden_layers=0).network) == pytest.approx(3.3e-4)
+    """Narrow networks learn with a larger rate; the rule's value at 2000 is 5e-4."""
+    assert default_learning_rate(model(hidden_size=2000, num_hidden_layers=0).network) == pytest.approx(5e-4)
     assert default_learning_rate(model().network) > 5e-3
+
+
+def test_every_way_to_train_has_the_same_defaults() -> None:
+    """The library, a comparison, a study and the three verbs pass over the rows as often, with batches of one size."""
+    ways = [signature(train).parameters["epochs"].default, CompareSettings().epochs, StudySettings().epochs]
+    options = [
+        {option.name: option.default for option in cli.commands[verb].params} for verb in ("train", "compare", "study")
+    ]
+    assert {*ways, *(each["epochs"] for each in options)} == {EPOCHS}
+    assert {signature(train).parameters["batch_size"].default, options[0]["batch_size"]} == {BATCH_SIZE}
 
 
 @pytest.mark.parametrize(

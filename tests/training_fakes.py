@@ -1,16 +1,19 @@
-"""A byte-level tokenizer and small random networks that the training tests share."""
+"""A byte-level tokenizer, small random networks and rows that the training tests share."""
 
 from __future__ import annotations
 
+import random
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from promptkit.adapter import Adapter, TrainSettings
 from promptkit.models import Model, load_model
 
 CORPUS = [
@@ -22,6 +25,8 @@ CHAT = (
     "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] | trim }}<end>\n{% endfor %}"
     "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
 )
+CHOICES = [" negative", " positive"]
+GOOD, BAD = ["good", "nice", "warm"], ["bad", "awful", "cold"]
 SHAPES: dict[str, dict[str, Any]] = {
     "llama": {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
     "gpt2": {
@@ -91,3 +96,34 @@ def saved(fake: Model, folder: Path) -> Model:
     fake.network.save_pretrained(str(folder))
     fake.tokenizer.save_pretrained(str(folder))
     return load_model(str(folder), device="cpu")
+
+
+def rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Labelled reviews that one word decides, as plain rows that serve as pairs and as prompts."""
+    draw = random.Random(seed)
+    made = []
+    for number in range(count):
+        label = draw.randrange(2)
+        noise = " ".join(draw.choices(["the", "soup", "bread", "was", "it"], k=draw.randint(1, 5)))
+        prompt = f"Text: {noise} {draw.choice(GOOD if label else BAD)}. Sentiment:"
+        made.append(
+            {"id": str(number), "prompt": prompt, "completion": CHOICES[label], "label": label, "choices": CHOICES}
+        )
+    return made
+
+
+def settings(**changes: Any) -> TrainSettings:
+    """Settings of a short training."""
+    given = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear", "learning_rate": 0.01}
+    rest = {"epochs": 1, "batch_size": 8, "seed": 0, "patience": 1, "chat": False}
+    return TrainSettings.checked(**{**given, **rest, **changes})
+
+
+def files(adapter: Adapter) -> dict[str, bytes]:
+    """Return the bytes of an adapter's files by name."""
+    return {path.name: path.read_bytes() for path in adapter.path.iterdir()}
+
+
+def weights(adapter: Adapter) -> dict[str, torch.Tensor]:
+    """Return an adapter's weights by name."""
+    return load_file(adapter.path / "adapter_model.safetensors")

@@ -1,4 +1,4 @@
-"""The verbs that make and use adapters: train, predict."""
+"""The verbs that make and use adapters: train, predict, merge."""
 
 from __future__ import annotations
 
@@ -7,70 +7,138 @@ from typing import Any
 
 import click
 
+from promptkit.adapter import BATCH_SIZE, EPOCHS
 from promptkit.cli.options import (
     CHAT,
     DATA,
     DEVICE,
-    DTYPE,
     JSON,
     MEMORY,
     MODEL,
     SEED,
+    SEED_FOR,
     TEMPLATE,
+    TRAINED_DTYPE,
+    Words,
     combine,
     positive,
 )
 from promptkit.cli.output import brief, print_json, print_rows, tracking
-from promptkit.cli.sources import for_rows, is_rows
+from promptkit.cli.sources import for_rows
 
 
 @click.command()
-@click.argument("source", metavar="TASK or FILE.jsonl")
-@combine(MODEL, TEMPLATE, DATA, SEED, CHAT, DTYPE, DEVICE)
+@click.argument("source", metavar="TASK or FILE")
+@combine(MODEL, TEMPLATE, DATA, SEED, SEED_FOR, CHAT, DEVICE)
+@click.option(
+    "--dtype",
+    default="float32",
+    show_default=True,
+    help="float32, bfloat16, float16, nf4 (QLoRA); or auto: times float32 and bfloat16 for a second, takes the faster.",
+)
 @positive("--train-limit", "Training records after a seeded shuffle. Default: all.")
-@positive("--rank", "Rank of the adapter.", 8)
-@positive("--epochs", "Passes over the training records.", 5)
-@positive("--batch-size", "Rows per step.", 16)
+@click.option(
+    "--adapter-kind",
+    "kind",
+    type=click.Choice(["lora", "rslora", "dora", "pissa", "ia3"]),
+    default="lora",
+    show_default=True,
+    help="See docs/training.md.",
+)
+@positive("--rank", "Rank of the adapter. Default: 8.")
+@positive("--alpha", "Its scale. Default: 2 x rank.")
+@click.option("--dropout", type=float, default=0.0, help="On the adapter's input. Default: none.")
+@click.option("--targets", type=Words(), help="Layers to adapt, such as q_proj,v_proj. Default: all but the head.")
+@positive("--top-layers", "Adapt so many layers below the output. Default: all.")
+@positive("--epochs", "Passes over the training records.", EPOCHS)
+@positive("--batch-size", "Rows per step.", BATCH_SIZE)
+@positive("--micro-batch", "Rows computed at once, to save memory. Default: all of a step.")
+@click.option("--checkpointing", is_flag=True, help="Compute activations twice, to save memory.")
 @click.option("--learning-rate", type=float, help="Default: by the width of the model.")
-@click.option("--out", type=click.Path(), help="The adapter's folder. Default: adapters/NAME-seedN.")
+@click.option(
+    "--probes",
+    type=click.IntRange(min=0),
+    default=32,
+    show_default=True,
+    help="Training rows kept in the adapter's card, to be scored again; see docs/adapters.md.",
+)
+@click.option("--report-to", type=Words(), help="tensorboard, wandb, mlflow.")
+@click.option(
+    "--out",
+    type=click.Path(),
+    help="The adapter's folder. Default: adapters/NAME-seedN. After a kill, the same command goes on.",
+)
 @JSON
 def train(source: str, as_json: bool, **settings: Any) -> None:
-    """Train one LoRA adapter on a TASK, or on the rows of a FILE.jsonl.
+    """Train one adapter on a TASK, or on the rows of a FILE or folder, as `promptkit build --as pairs` writes it.
 
-    A row of a file is {"prompt": text, "completion": text}, as `promptkit build --as pairs` writes it.
+    A row is {"prompt": text, "completion": text}, or one of the forms in docs/exporting.md.
     """
-    from promptkit.verbs.training import train_source
+    from promptkit.sources import holds_rows
+    from promptkit.verbs.training import is_first_process, train_source
 
-    if is_rows(source):
+    if holds_rows(source):
         settings = for_rows(settings, "train")
     with tracking() as track:
         result = train_source(source, track=track, **settings)
+    if not is_first_process():
+        return
     if as_json:
         print_json(result)
     else:
-        for key in ("adapter", "task", "template", "rows", "epochs", "losses", "validation", "seconds"):
+        for key in ("adapter", "task", "template", "dtype", "rows", "epochs", "losses", "validation", "seconds"):
             click.echo(f"{key:<11}{brief(result[key])}")
+        if result["padded"]:
+            click.echo(f"note: rows were padded, not packed, which takes longer: {result['padded']}", err=True)
 
 
 @click.command()
 @click.argument("file", type=click.Path())
-@click.option("--adapter", "adapter", required=True, type=click.Path(), help="The folder that `promptkit train` wrote.")
-@click.option("--task", help="Where the adapter's task is found now, if not under its name.")
-@click.option("--template", help="Where the adapter's template is found now, if not under its name.")
+@click.option("--adapter", required=True, type=click.Path(), help="What `promptkit train` or `merge` wrote.")
+@click.option("--task", help="The task to ask with. Default: that of the training.")
+@click.option("--template", help="The template to ask with. Default: that of the training.")
 @click.option("--out", type=click.Path(), help="A new .jsonl or .parquet file. Default: JSONL on stdout.")
-@combine(DTYPE, DEVICE, MEMORY, JSON)
+@click.option("--force", is_flag=True, help="Go on where the adapter answers otherwise than when it was saved.")
+@combine(TRAINED_DTYPE, DEVICE, MEMORY, JSON)
 def predict(file: str, adapter: str, out: str | None, as_json: bool, **settings: Any) -> None:
-    """Label the records of FILE with a trained adapter: the label and the score of every choice."""
-    from promptkit.files import write_rows
-    from promptkit.verbs.predicting import predict_file
+    """Label the records of FILE with a trained adapter: the label and the score of every choice.
 
+    FILE is JSONL, CSV, TSV or Parquet, of any size. With --out, the same command goes on after a kill.
+    """
+    from promptkit.verbs.predicting import open_labeller
+    from promptkit.verbs.unfinished import check_output
+
+    if out:
+        check_output(Path(out))
     with tracking() as track:
-        task, rows = predict_file(file, adapter, track=track, **settings)
+        labeller = open_labeller(adapter, **settings)
+        result = {"task": labeller.bound.task.name, "model": adapter}
         if out:
-            count = write_rows(rows, Path(out))
+            count = labeller.label_into(file, Path(out), track)
             if as_json:
-                print_json({"task": task, "model": adapter, "out": out, "rows": count})
+                print_json({**result, "out": out, "rows": count})
         elif as_json:
-            print_json({"task": task, "model": adapter, "rows": list(rows)})
+            print_json({**result, "rows": list(labeller.label_all(file, track))})
         else:
-            print_rows(rows)
+            print_rows(labeller.label_all(file, track))
+
+
+@click.command()
+@click.argument("adapter", metavar="DIR", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="The new model's folder.")
+@click.option("--force", is_flag=True, help="Go on where the merged model answers otherwise than the adapter.")
+@combine(TRAINED_DTYPE, DEVICE, JSON)
+def merge(adapter: str, out: str, as_json: bool, **settings: Any) -> None:
+    """Add the adapter in DIR to the weights of its base model, and write a plain model folder.
+
+    The adapter's probes, rows of its training set with their scores, are scored again with the merged weights.
+    """
+    from promptkit.merge import merge
+
+    merged = merge(adapter, out, **settings)
+    verdict = merged.verdict
+    if as_json:
+        counts = {"probes": verdict.count, "flipped": len(verdict.flips), "largest": verdict.largest} if verdict else {}
+        print_json({"adapter": adapter, "out": out, "dtype": merged.dtype, **counts})
+    else:
+        click.echo(f"{out}: {merged.dtype}, {verdict or 'not compared, for the adapter has no probes'}")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from typing import Any
 
 import click
 
 import promptkit
-from promptkit.cli.adapt import predict, train
+from promptkit.cli.adapt import merge, predict, train
 from promptkit.cli.look import lint, list_, show
 from promptkit.cli.measure import compare, report, score, study
 from promptkit.cli.write import build
-from promptkit.errors import PromptkitError
+from promptkit.errors import PromptkitError, PromptkitWarning
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -20,14 +22,17 @@ def cli() -> None:
     """Prompts and training pairs from one template, compared by accuracy, stability and cost."""
 
 
-for verb in (compare, study, score, train, predict, build, show, lint, report, list_):
+for verb in (compare, study, score, train, predict, merge, build, show, lint, report, list_):
     cli.add_command(verb)
 
 
 def main() -> None:
     """Run the command line: exit 0 done, 1 expected error on one line, 2 usage."""
     try:
-        sys.exit(cli(standalone_mode=False) or 0)  # click returns the code of an Exit, and None after a verb
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", PromptkitWarning)
+            warnings.showwarning = _show(warnings.showwarning)
+            sys.exit(cli(standalone_mode=False) or 0)  # click returns the code of an Exit, and None after a verb
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -40,3 +45,15 @@ def main() -> None:
     except (PromptkitError, OSError) as error:
         click.echo(f"promptkit: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
+
+
+def _show(show: Any) -> Any:
+    """Return what prints our own warnings as one line on stderr, and leaves all others to `show`."""
+
+    def print_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, PromptkitWarning):
+            click.echo(f"promptkit: warning: {' '.join(str(message).split())}", err=True)
+        else:
+            show(message, category, *place)
+
+    return print_warning

@@ -21,6 +21,7 @@ from promptkit.cli.options import (
     ORDER,
     OUT_RUN,
     OVERLONG,
+    OVERLONG_OR_SKIP,
     SAMPLING,
     SEED,
     SELECTION,
@@ -52,13 +53,21 @@ from promptkit.cli.sources import for_rows, is_rows
 @positive("--seeds", "LoRA runs.", 3)
 @positive("--limit", "Test records after a seeded shuffle.", 200)
 @click.option(
-    "--train-sizes", type=Numbers(), default=(), help="LoRA on so many records each, instead of k and the pool."
+    "--train-sizes",
+    type=Numbers(),
+    default=(),
+    help="Curves: LoRA on so many records each, instead of k and the pool, and demonstrations retrieved from as many.",
+)
+@click.option(
+    "--retrieval", help="With --train-sizes: the selection that retrieves, or none. Default: bm25, or --selection."
 )
 @combine(TRAIN_LIMIT, SEED, SPLIT, CHAT, DTYPE, DEVICE)
 @positive("--rank", "Rank of the LoRA adapters.", 8)
-@positive("--epochs", "Passes over the training records.", 5)
+@positive("--epochs", "Passes over the training records.", 3)
 @click.option("--learning-rate", type=float, help="Default: by the width of the model.")
-@combine(OVERLONG, BATCH, MEMORY, CALIBRATE, *SAMPLING, OUT_RUN, JSON)
+@combine(OVERLONG_OR_SKIP, BATCH, MEMORY, CALIBRATE, *SAMPLING)
+@click.option("--prices", type=click.Path(), help="A TOML file of prices, to tell costs in money too.")
+@combine(OUT_RUN, JSON)
 def compare(
     task: str,
     model: str,
@@ -91,13 +100,18 @@ def compare(
 @click.option("--selection", "selections", type=Words(), help="Ways to choose demonstrations, as in random,balanced.")
 @shots(4)
 @positive("--draws", "Choices of demonstrations.", 5)
-@click.option("--orders", type=Words(), help="Sequences of each choice: how many, `all`, or names. Default: 4.")
+@click.option("--orders", type=Words(), help="Of each choice: how many, all, names, or globale, locale:4. Default: 4.")
 @click.option("--train-sizes", type=Numbers(), help="LoRA on so many records each. Default: all.")
 @positive("--seeds", "LoRA runs.", 3)
-@positive("--epochs", "Passes over the training records.", 5)
+@positive("--epochs", "Passes over the training records.", 3)
 @click.option("--models", type=Words(), help="Several models, in place of --model.")
+@click.option(
+    "--test-on", "tests", multiple=True, help="Another task to test on too, TASK or TASK=DATA: out of domain."
+)
 @positive("--limit", "Test records after a seeded shuffle.", 200)
 @combine(TRAIN_LIMIT, SEED, SPLIT, CHAT, DTYPE, OVERLONG, BATCH, MEMORY, CALIBRATE)
+@click.option("--budget", help="Of the grid, so many calls (one prompt each) where they tell most, or minutes: 10m.")
+@click.option("--strategy", type=click.Choice(["halving", "thompson"]), help="How a budget is spent. Default: halving.")
 @positive("--workers", "Processes that fill the run folder together.", 1)
 @click.option("--dry-run", is_flag=True, help="Say how many cells, tokens and minutes it will take, and stop.")
 @combine(DEVICE, OUT_RUN, JSON)
@@ -180,6 +194,8 @@ def report(run: str, data: str | None, out: str | None, as_json: bool) -> None:
 
 
 def _figures(result: dict[str, Any]) -> list[str]:
+    from promptkit.report.curve_figure import save_curves
     from promptkit.report.figure import save_comparison
 
-    return [str(path) for path in save_comparison(result, Path(result["run"]))]
+    folder = Path(result["run"])
+    return [str(path) for path in (*save_comparison(result, folder), *save_curves(result, folder))]

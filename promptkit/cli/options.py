@@ -37,6 +37,22 @@ class Words(click.ParamType[tuple[str, ...]]):
         return value if isinstance(value, tuple) else tuple(part.strip() for part in str(value).split(","))
 
 
+class NamedNumbers(click.ParamType[dict[str, int]]):
+    """Numbers with names: `init=3,batch=4`."""
+
+    name = "NAME=N[,NAME=N…]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, int]:
+        """Return the numbers by name; a usage error for anything else."""
+        if isinstance(value, dict):
+            return value
+        try:
+            pairs = [part.partition("=") for part in str(value).split(",")]
+            return {name.strip(): int(number) for name, _, number in pairs}
+        except ValueError:
+            self.fail(f"{value!r} is not a list such as init=3,batch=4", param, ctx)
+
+
 class Size(click.ParamType[int]):
     """An amount of memory: `2GB`, `512MiB` or a number of bytes."""
 
@@ -86,6 +102,7 @@ MODEL = click.option(
 )
 DEVICE = click.option("--device", help="Where torch computes: cpu, cuda, cuda:1. Default: cuda where there is one.")
 DTYPE = click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16.")
+TRAINED_DTYPE = click.option("--dtype", help="float32, bfloat16 or float16. Default: that of the training.")
 TEMPLATE = click.option("--template", "templates", multiple=True, help="A template's name or glob; may be repeated.")
 DATA = click.option(
     "--data",
@@ -93,6 +110,12 @@ DATA = click.option(
     help="Local JSONL, CSV or Parquet in place of the task's source: a file, or a folder with one file per split.",
 )
 SEED = click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw and shuffle.")
+SEED_FOR = click.option(
+    "--seed-for",
+    "seeds",
+    type=NamedNumbers(),
+    help="Other seeds for single sources: data, template, init, batch, order, dropout.",
+)
 SPLIT = click.option("--split", default="test", show_default=True, help="The split to take queries from.")
 CHAT = click.option(
     "--chat/--plain",
@@ -114,6 +137,12 @@ OVERLONG = click.option(
     default="error",
     show_default=True,
     help="Prompts beyond the window: refuse them, or drop whole demonstrations and count.",
+)
+OVERLONG_OR_SKIP = click.option(
+    "--overlong",
+    type=click.Choice(["error", "drop", "skip"]),
+    help="Prompts beyond the window: refuse them, drop whole demonstrations and count, or leave that number of "
+    "demonstrations out and say so. Default: skip with --train-sizes, else error.",
 )
 CALIBRATE = click.option(
     "--calibrate",

@@ -7,53 +7,100 @@ from typing import Any
 
 import click
 
+from promptkit.cli.exporting import EXPORT, take_export
 from promptkit.cli.options import (
     DATA,
     JSON,
     ORDER,
     SEED,
     SELECTION,
-    TASK,
-    TEMPLATE,
     combine,
     positive,
     shots,
 )
 from promptkit.cli.output import print_json, print_rows, tracking
 
+_MIXING = (
+    click.option(
+        "--template",
+        "templates",
+        multiple=True,
+        metavar="NAME[=WEIGHT]",
+        help="A template's name or glob; may be repeated. Pairs: with a weight, one is drawn for every row.",
+    ),
+    click.option("--per-record", help="Pairs: in how many templates a record is put, or all."),
+    click.option(
+        "--labels",
+        multiple=True,
+        metavar="NAME[=WEIGHT]",
+        help="Pairs: own, WORD,WORD (for the labels in their order), swapped or random words; several are drawn from.",
+    ),
+    positive("--epochs", "Pairs: passes over the records, each with other draws. Default: 1."),
+    positive("--temperature", "A mixture: above 1, small tasks get more than their share. Default: 1."),
+    positive("--cap", "A mixture: records of a task that count for its share at most."),
+)
+#: Options that change where rows are put, and not the rows.
+_LAYOUT = ("format", "out", "push", "public", "shards", "shard_rows")
+_LEAVING_OUT = (
+    click.option("--balance/--natural", default=False, help="Pairs: as many records of each label, or as they are."),
+    click.option(
+        "--copies",
+        type=click.Choice(["near", "exact", "keep"]),
+        help="Pairs: leave out copies of test, validation and other training records, also those that differ in case, "
+        "spaces and punctuation (near, the default).",
+    ),
+    positive("--hold-out", "Pairs: training records set apart; --split validation writes them."),
+)
+
 
 @click.command()
-@TASK
+@click.argument("source", metavar="TASK, MIXTURE.toml or MANIFEST.json", default="reviews")
 @click.option(
     "--as",
     "kind",
     type=click.Choice(["prompts", "pairs"]),
-    default="prompts",
-    show_default=True,
-    help="In-context-learning prompts, or training pairs.",
+    help="In-context-learning prompts (the default for a task), or training pairs.",
 )
-@combine(TEMPLATE, DATA)
+@combine(DATA)
 @shots(0)
-@combine(SELECTION, ORDER, SEED)
+@combine(*_MIXING, SELECTION, ORDER, SEED)
 @click.option("--split", help="Default: test for prompts, train for pairs.")
-@positive("--limit", "Records after a seeded shuffle. Default: all.")
+@positive("--limit", "Records after a seeded shuffle; of a mixture, in one epoch. Default: all.")
 @positive("--train-limit", "Pool for demonstrations after a seeded shuffle. Default: all.")
-@click.option("--chat/--plain", default=False, help="Add chat messages to every row.")
-@click.option("--out", type=click.Path(), help="A new .jsonl or .parquet file. Default: JSONL on stdout.")
-@JSON
-def build(task: str, kind: str, out: str | None, as_json: bool, **settings: Any) -> None:
-    """Write the data set that TASK and a template make: prompts with choices, or training pairs."""
-    from promptkit.files import write_rows
-    from promptkit.verbs.building import build_rows
+@combine(*_LEAVING_OUT, EXPORT, JSON)
+def build(source: str, kind: str | None, as_json: bool, **settings: Any) -> None:
+    """Write a data set: a TASK's prompts with choices or training pairs, the pairs of a MIXTURE, or a set again.
 
+    With --out, pairs have a manifest beside them, FILE.manifest.json, that makes the same file again.
+    """
+    from promptkit.verbs.building import build_rows, choose_kind, recall_export
+
+    kind, given = choose_kind(source, kind), _given(settings)
+    export = take_export({**settings, **recall_export(source, given)}, kind, source)
+    asked = {name: value for name, value in given.items() if name not in _LAYOUT}
     with tracking() as track:
-        rows = build_rows(task, kind, track=track, **settings)
-        if out:
-            written: Any = write_rows(rows, Path(out))
-        elif as_json:
-            written = list(rows)
+        building = build_rows(source, kind, turns=export.turns, track=track, **asked)
+        for line in building.report():
+            click.echo(line, err=True)
+        out = where = settings["out"]
+        written: Any
+        if settings["push"]:
+            where, written = export.upload(building.rows)
+        elif out:
+            written = building.write(Path(out), lambda path: export.write(building.rows, path), export.settings)
         else:
-            return print_rows(rows)
+            rows = export.lay_out(building.rows)
+            if not as_json:
+                return print_rows(rows)
+            written = list(rows)
     if as_json:
-        return print_json({"task": task, "as": kind, "out": out, "rows": written})
-    return click.echo(f"{written:,} rows written to {out}", err=True)
+        summary = building.summary(Path(out) if out else None)
+        return print_json({"task": source, "as": kind, "out": where, "rows": written, **summary})
+    return click.echo(f"{written:,} rows written to {where}", err=True)
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that stand on the command line: a file says the rest, or each kind has its own default."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return {name: value for name, value in settings.items() if context.get_parameter_source(name) is not default}

@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptkit.errors import ModelError, nearest
+from promptkit.models.quantize import NF4, is_quantized, quantized_options
 from promptkit.models.source import (
     NAMES,
     adapter_base,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["DTYPES", "NAMES", "Model", "load_encoder", "load_model", "quiet_transformers"]
 
 #: The number formats that weights can be loaded in.
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", NF4)
 
 _WINDOW_KEYS = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
 _UNBOUNDED = 2**31 - 1
@@ -67,7 +67,7 @@ class Model:
             tokenizer=tokenizer,
             encoder=Encoder(tokenizer),
             device=str(network.device),
-            dtype=str(network.dtype).removeprefix("torch."),
+            dtype=NF4 if is_quantized(network) else str(network.dtype).removeprefix("torch."),
             window=_find_window(network, tokenizer),
             hash=fingerprint,
         )
@@ -79,6 +79,7 @@ def load_model(
     dtype: str = "float32",
     device: str | None = None,
     trust_remote_code: bool = False,
+    on_flip: str = "error",
 ) -> Model:
     """Load a causal language model: a shipped name, a local folder, a peft adapter's folder, or a hub id.
 
@@ -86,21 +87,37 @@ def load_model(
     Weights are read from safetensors only: a pickle can run any code. Code that comes with a model runs only
     with `trust_remote_code`.
 
+    An adapter that promptkit trained brings probes: training rows and what it said to them. Where the number format,
+    the device, the tokenizer, its files or a library has changed since, they are scored again. A label that changed is
+    a ModelError, or a PromptkitWarning under another number format or device, which round otherwise; `on_flip` "warn"
+    makes it a warning always, "ignore" asks nothing. A model that an adapter was merged into has probes too.
+
     Raises ModelError for an unknown name, dtype or device, and for a folder that lacks a configuration, a
     tokenizer or safetensors weights, or whose files cannot be read.
     """
+    from promptkit.adapter import find_merged
+    from promptkit.models.adapter import check_probes, load_adapter
+
     name = str(name)
-    if dtype not in DTYPES:
-        raise ModelError(f"unknown dtype {dtype!r}: expected {', '.join(DTYPES)}.{nearest(dtype, DTYPES)}")
+    check_dtype(dtype)
     target = _find_device(device)
     folder = locate(name)
     if is_adapter(folder):
-        return _load_adapter(name, folder, dtype, target, trust_remote_code)
+        placed = {"dtype": dtype, "device": str(target)}
+        return load_adapter(name, folder, on_flip=on_flip, trust_remote_code=trust_remote_code, **placed)
     check_model_folder(folder)
     check_tokenizer_folder(folder)
-    tokenizer = _load_tokenizer(folder, trust_remote_code)
-    network = _load_network(folder, dtype, trust_remote_code)
-    return Model.of(name, network.to(target).eval(), tokenizer, fingerprint(folder))
+    tokenizer = load_tokenizer(folder, trust_remote_code)
+    network = _load_network(folder, dtype, target, trust_remote_code)
+    model = Model.of(name, network.eval(), tokenizer, fingerprint(folder))
+    check_probes(model, folder, find_merged(folder), model.hash, on_flip=on_flip)
+    return model
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise ModelError for a number format that weights cannot be loaded in."""
+    if dtype not in DTYPES:
+        raise ModelError(f"unknown dtype {dtype!r}: expected {', '.join(DTYPES)}.{nearest(dtype, DTYPES)}")
 
 
 def load_encoder(name: str = "tiny", *, trust_remote_code: bool = False) -> Encoder:
@@ -109,56 +126,29 @@ def load_encoder(name: str = "tiny", *, trust_remote_code: bool = False) -> Enco
     if is_adapter(folder) and not (folder / "tokenizer.json").is_file():
         return load_encoder(adapter_base(folder), trust_remote_code=trust_remote_code)
     check_tokenizer_folder(folder)
-    return Encoder(_load_tokenizer(folder, trust_remote_code))
+    return Encoder(load_tokenizer(folder, trust_remote_code))
 
 
-def _load_adapter(name: str, folder: Path, dtype: str, device: torch.device, trust_remote_code: bool) -> Model:
-    base_name = adapter_base(folder)
-    try:
-        base = load_model(base_name, dtype=dtype, device=str(device), trust_remote_code=trust_remote_code)
-    except ModelError as error:
-        raise ModelError(f"{folder}: the adapter's base model cannot be loaded: {error}") from error
-    _refuse_other_base(folder, base)
-    from peft import PeftModel
-
-    with _reading(folder, "adapter"):
-        network = PeftModel.from_pretrained(base.network, str(folder), torch_device=str(device))
-    tokenizer = base.tokenizer
-    if (folder / "tokenizer.json").is_file():
-        tokenizer = _load_tokenizer(folder, trust_remote_code)
-    both = sha256(f"{base.hash}\0{fingerprint(folder)}".encode()).hexdigest()
-    return Model.of(name, network.eval(), tokenizer, both)
-
-
-def _refuse_other_base(folder: Path, base: Model) -> None:
-    """Raise ModelError where promptkit trained the adapter on other weights than those the name leads to now."""
-    from promptkit.adapter import CARD, read_card
-
-    if (folder / CARD).is_file() and read_card(folder).base_hash != base.hash:
-        raise ModelError(
-            f"{folder}: the adapter was trained on other weights than those of {base.name!r} now; "
-            "restore that model, or train again"
-        )
-
-
-def _load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder. Raises ModelError where it cannot be read."""
     from transformers import AutoTokenizer
 
-    with _reading(folder, "tokenizer"):
+    with reading(folder, "tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             str(folder), trust_remote_code=trust_remote_code
         )
     return tokenizer
 
 
-def _load_network(folder: Path, dtype: str, trust_remote_code: bool) -> Any:
+def _load_network(folder: Path, dtype: str, device: torch.device, trust_remote_code: bool) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with _reading(folder, "model"):
+    options = quantized_options(device) if dtype == NF4 else {"dtype": getattr(torch, dtype)}
+    with reading(folder, "model"):
         network, report = AutoModelForCausalLM.from_pretrained(
             str(folder),
-            dtype=getattr(torch, dtype),
+            **options,
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
@@ -169,11 +159,11 @@ def _load_network(folder: Path, dtype: str, trust_remote_code: bool) -> Any:
             f"{folder}: the weights lack {missing[0]} ({len(missing)} missing in all), which would be "
             f"random: expected the weights of a {type(network).__name__}"
         )
-    return network
+    return network if is_quantized(network) else network.to(device)
 
 
 @contextmanager
-def _reading(folder: Path, what: str) -> Iterator[None]:
+def reading(folder: Path, what: str) -> Iterator[None]:
     """Keep the libraries quiet while files are read, and turn what they raise into one line."""
     try:
         with quiet_transformers(), warnings.catch_warnings():

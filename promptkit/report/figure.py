@@ -53,7 +53,11 @@ def save_comparison(result: Result, folder: Path, name: str = "compare") -> list
 
     Raises RunError where they cannot be written.
     """
-    figure = draw_comparison(result)
+    return save_figure(draw_comparison(result), folder, name)
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Save a figure as SVG and PNG and return their paths; the same drawing gives the same bytes."""
     paths = [folder / f"{name}.{suffix}" for suffix in ("svg", "png")]
     for path in paths:
         write_whole(path, _render(figure, path.suffix[1:]))
@@ -73,7 +77,7 @@ def draw_comparison(result: Result) -> Figure:
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
     for axes, (template, panel) in zip(grid, panels.items(), strict=False):
         _draw_panel(axes, panel, _decades(marks), result.get("chance"))
-        axes.set_title(_plain(template), loc="left", fontsize=10)
+        axes.set_title(plain_text(template), loc="left", fontsize=10)
     for axes in list(grid)[len(panels) :]:
         axes.set_axis_off()
     _label(figure, result, marks)
@@ -82,9 +86,16 @@ def draw_comparison(result: Result) -> Figure:
 
 def _marks(result: Result, template: str) -> list[Mark]:
     """Return the conditions with this template; the same condition looks alike in every panel."""
-    names = list(dict.fromkeys(condition_name(method) for method in result["methods"]))
-    methods = [method for method in result["methods"] if (method.get("template") or "") == template]
+    shown = drawn_conditions(result)
+    names = list(dict.fromkeys(condition_name(method) for method in shown))
+    methods = [method for method in shown if (method.get("template") or "") == template]
     return [_mark(result, method, SHAPES[names.index(condition_name(method)) % len(SHAPES)]) for method in methods]
+
+
+def drawn_conditions(result: Result) -> list[Result]:
+    """Return the conditions less those that retrieve from less than all: these are points of curves."""
+    most = max((method.get("pool_rows") or 0 for method in result["methods"]), default=0)
+    return [method for method in result["methods"] if method.get("pool_rows") in (None, most)]
 
 
 def _mark(result: Result, method: Result, shape: str) -> Mark:
@@ -106,7 +117,7 @@ def _mark(result: Result, method: Result, shape: str) -> Mark:
 
 
 def _belongs(cell: Result, method: Result) -> bool:
-    return all(cell.get(key) == method.get(key) for key in ("method", "template", "k", "train_rows"))
+    return all(cell.get(key) == method.get(key) for key in ("method", "template", "k", "train_rows", "pool_rows"))
 
 
 def _decades(marks: Sequence[Mark]) -> float:
@@ -170,7 +181,7 @@ def _label(figure: Figure, result: Result, marks: Sequence[Mark]) -> None:
     """Add title, axis names, legend and how to read the marks."""
     items = number(test_items(result))
     title = f"{result['task']} · {result['model']} · {items} test records"
-    figure.suptitle(_plain(title), x=0.02, ha="left")
+    figure.suptitle(plain_text(title), x=0.02, ha="left")
     figure.supylabel("accuracy, % of test records", fontsize=10)
     lines = [
         "computation per test record in FLOP, logarithmic (marks of nearly equal cost stand side by side)",
@@ -187,7 +198,7 @@ def _label(figure: Figure, result: Result, marks: Sequence[Mark]) -> None:
     figure.legend(entries.values(), entries.keys(), loc="outside right upper", fontsize=8, frameon=False)
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Keep matplotlib from reading a name with dollar signs as a formula."""
     return text.replace("$", r"\$")
 

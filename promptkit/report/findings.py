@@ -28,6 +28,13 @@ def describe_spread(result: Result) -> list[str]:
     ]
 
 
+def describe_failed(result: Result) -> list[str]:
+    """Say of which conditions runs are right no more often than guessing."""
+    several = [method for method in result["methods"] if method["runs"] > 1 and method.get("failed")]
+    said = [f"{method['failed']} of {method['runs']} runs of {_name(method, result)}" for method in several]
+    return [f"At or below chance: {', '.join(said)}."] if said else []
+
+
 def _range(method: Result) -> float:
     return float(method["accuracy"]["max"] - method["accuracy"]["min"])
 
@@ -75,8 +82,9 @@ def _equal_data(result: Result) -> list[str]:
 
 def _shows_what_it_saw(prompt: Result, lora: Result) -> bool:
     """Say whether the prompt shows as many records, in the same words, as LoRA was trained on."""
-    rows = lora.get("train_rows")
-    return bool(rows) and prompt.get("k") == rows and prompt.get("template") == lora.get("template")
+    rows, retrieves = lora.get("train_rows"), prompt.get("pool_rows")
+    same = prompt.get("k") == rows and prompt.get("template") == lora.get("template")
+    return bool(rows) and not retrieves and same
 
 
 def _accuracy(method: Result) -> str:

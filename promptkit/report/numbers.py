@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptkit.report.source import Answers, Source, cells_by_condition, condition_of, name_conditions, varying_axes
-from promptkit.report.wording import FLOP, NOTHING, percent, percent_range, quantity
+from promptkit.report.wording import FLOP, NOTHING, p_value, percent, percent_range, quantity
 
 Result = Mapping[str, Any]
 
@@ -72,7 +72,13 @@ SHOWN: dict[str, Callable[[Any], str]] = {
     "interval": percent_range,
     "flop": lambda value: quantity(value, FLOP),
     "seconds": lambda value: f"{value:.3g}",
+    "plus-minus": lambda value: f"{percent(value[0])} ± {percent(value[1])}",
+    "ratio": lambda value: f"{value:.2f}",
+    "ratios": lambda value: f"{value[0]:.2f} to {value[1]:.2f}",
+    "p": lambda value: p_value(value).removeprefix("p = ").removeprefix("p "),
 }
+#: What the two values of a pair are called in a CSV file.
+_PAIRS = {"interval": ("low", "high"), "ratios": ("low", "high"), "plus-minus": ("mean", "std")}
 
 
 def count_conditions(source: Source) -> Numbers:
@@ -301,11 +307,11 @@ def to_csv(numbers: Numbers) -> bytes:
 
 
 def _csv_names(column: Column) -> list[str]:
-    return [f"{column.name}_low", f"{column.name}_high"] if column.kind == "interval" else [column.name]
+    return [f"{column.name}_{end}" for end in _PAIRS[column.kind]] if column.kind in _PAIRS else [column.name]
 
 
 def _csv_values(column: Column, value: Any) -> list[Any]:
-    if column.kind == "interval":
+    if column.kind in _PAIRS:
         return ["", ""] if value is None else list(value)
     return ["" if value is None else value]
 

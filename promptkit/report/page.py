@@ -49,6 +49,8 @@ def render_page(
         verdict=result["verdict"],
         drawings=[(plot, Markup(drawing)) for plot, drawing in drawings],
         tables=tables,
+        forms_title="In the paper's form" if result["preset"]["reference"] else "Tables",
+        forms=[numbers for name, numbers in tables.items() if name.startswith("form-")],
         prompts=shown,
         no_prompts=prompts,
         kinds=list(dict.fromkeys(kind for each in shown for kind, _ in each.pieces)),

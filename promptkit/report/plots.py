@@ -42,7 +42,7 @@ def make_plots(source: Source, items: Sequence[Item]) -> list[Plot]:
         _plot_shots(source),
         _plot_orders(source),
         _plot_shares(source),
-        plot_costs(source),
+        None if source.result.get("budget") else plot_costs(source),  # its cells were not asked the same records
         plot_break_even(source),
         plot_items(items),
     ]

@@ -20,7 +20,7 @@ from promptkit.splits import Splits, load_splits
 from promptkit.task import Task, load_task
 
 #: What a cell's spec holds beside what its condition does: of these no prompt depends.
-_BESIDE = {"model", "dtype", "overlong", "batch_tokens", "test", "pool", "labels"}
+_BESIDE = {"model", "dtype", "overlong", "batch_tokens", "test", "pool", "pool_rows", "labels"}
 #: What a condition's spec holds of which no prompt depends.
 _NOT_ASKED = {"readings", "domain_seed", "sampling"}
 
@@ -99,7 +99,7 @@ def _show(source: Source, task: Task, splits: Splits, title: str, index: int) ->
         accuracy=cell["accuracy"],
         interval=cell["ci95"],
         record=query.id,
-        pieces=_pieces(condition, query, splits.pool),
+        pieces=_pieces(condition, query, splits.pool[: spec.get("pool_rows")]),
         choices=condition.bound.choices(query),
         label=name_label(answers.labels[0], labels),
         predicted=name_label(answers.predicted[0], labels),

@@ -21,7 +21,7 @@ VARIED = ("draw", "order", "seed")
 #: The file that holds a run's result, by the command that made the run.
 RESULT_FILES = {"study": "study.json", "compare": "compare.json"}
 _NEEDED = {"task", "model", "records", "cells", "methods", "break_even", "notes"}
-_NAMED_BY_METHOD = ("method", "k", "train-size")
+_NAMED_BY_METHOD = ("method", "k", "train-size", "pool-rows")
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,12 @@ Loaded = tuple[Result, tuple[Answers, ...], tuple[Mapping[str, Any], ...]]
 
 
 def _load_study(folder: Path, result: Result) -> Loaded:
-    answers = _slice_predictions(folder / "predictions.parquet", [cell["n"] for cell in result["cells"]])
-    specs = {cell_key(cell.spec): cell.spec for cell in Run(folder).cells()}
+    sizes = [cell["n"] for cell in (*result["cells"], *result.get("away", ()))]
+    answers = _slice_predictions(folder / "predictions.parquet", sizes)[: len(result["cells"])]
+    specs = {}
+    for cell in Run(folder).cells():
+        whole = {key: value for key, value in cell.spec.items() if key != "items"}  # a budget leaves parts of cells
+        specs[cell_key(whole)] = whole
     return result, answers, tuple(specs.get(each.cell, {}) for each in answers)
 
 
@@ -142,7 +146,8 @@ def _load_comparison(folder: Path, result: Result) -> Loaded:
 
 def _place(cell: Result) -> tuple[Any, ...]:
     draw = cell.get("draw") or {}
-    return cell["method"], cell["template"], cell["k"] or 0, draw.get("seed"), draw.get("order"), cell.get("train_rows")
+    rows = cell.get("train_rows"), cell.get("pool_rows")
+    return cell["method"], cell["template"], cell["k"] or 0, draw.get("seed"), draw.get("order"), *rows
 
 
 def _place_of_spec(spec: Mapping[str, Any], trained: Mapping[str, int]) -> tuple[Any, ...]:
@@ -154,6 +159,7 @@ def _place_of_spec(spec: Mapping[str, Any], trained: Mapping[str, int]) -> tuple
         draw.get("seed", spec.get("seed")),
         draw.get("order"),
         trained.get(cell_key(spec)),
+        spec.get("pool_rows"),
     )
 
 
@@ -204,6 +210,7 @@ def _factors(condition: Result, model: str) -> dict[str, str]:
         "draw": draw.get("seed") if "order" in draw else None,
         "order": draw.get("order"),
         "train-size": condition.get("train_rows"),
+        "pool-rows": condition.get("pool_rows"),
         "seed": None if "order" in draw else draw.get("seed"),
     }
     return {axis: str(value) for axis, value in place.items() if value is not None}

@@ -11,11 +11,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from promptkit.report.numbers import Numbers
+from promptkit.report.study_numbers import count_study
 from promptkit.report.table import print_lines, print_section
-from promptkit.report.wording import percent, percent_range
+from promptkit.report.wording import NOTHING, p_value, percent, percent_range
 
 Result = Mapping[str, Any]
-_FIGURES = frozenset("0123456789.,–- ")  # columns of figures are never cut short; names may go on in the next line
+_FIGURES = frozenset("0123456789.,–-±<to ")  # columns of figures are never cut short; names may go on in the next line
 
 
 def print_study(result: Result, console: Console) -> None:
@@ -25,16 +27,31 @@ def print_study(result: Result, console: Console) -> None:
     """
     print_lines(console, _headlines(result), style="bold")
     print_section(console, "What matters", list(result["verdict"]))
-    print_table(console, "Conditions, accuracy in %, on the same test records", _conditions(result))
+    tables = {table.name: table for table in count_study(result)}
+    for name in [name for name in tables if name.startswith("form")]:
+        print_numbers(console, tables[name])
+    print_table(console, f"Conditions, {_what(result)} in %, on the same test records", _conditions(result))
     if calibrated := _calibrations(result):
         print_table(console, "The same records by other scores and calibrations, accuracy in %", calibrated)
     if result["factors"]:
         print_table(console, "Shares of the variance, in %", _shares(result))
     for title, rows in _by_level(result):
         print_table(console, title, rows)
+    if "ranks" in tables:
+        print_numbers(console, tables["ranks"], width=6)
     print_section(console, "Notes", [str(note) for note in result["notes"]])
     console.print()
     console.print(Text(f"run    {result['run']}"), highlight=False, soft_wrap=True)
+
+
+def _what(result: Result) -> str:
+    return "estimated accuracy" if result.get("budget") else "accuracy"
+
+
+def print_numbers(console: Console, numbers: Numbers, width: int | None = None) -> None:
+    """Print a table of the report, or its first `width` columns."""
+    heads = [column.header for column in numbers.columns[:width]]
+    print_table(console, numbers.title, [dict(zip(heads, row[:width], strict=True)) for row in numbers.shown()])
 
 
 def print_table(console: Console, title: str, rows: Sequence[Mapping[str, str]]) -> None:
@@ -68,9 +85,25 @@ def _headlines(result: Result) -> list[str]:
 def _conditions(result: Result) -> list[dict[str, str]]:
     """A row per condition: everything that differs between conditions, then the spread over draws and orders."""
     return [
-        {**_place(method, result), "runs": str(method["runs"]), **_spread(method["accuracy"])}
+        {
+            **_place(method, result),
+            "runs": str(method["runs"]),
+            **_spread(method["accuracy"]),
+            **_behind(method, result),
+        }
         for method in result["methods"]
     ]
+
+
+def _behind(method: Result, result: Result) -> dict[str, str]:
+    """How far a condition is behind the best one, and the corrected p-value of that."""
+    best = result.get("best")
+    if not best or best["of"] != "conditions":
+        return {}
+    row = next((row for row in best["rows"] if row["factors"] == method["factors"]), None)
+    if row is None:
+        return {"behind": "best", "p": NOTHING}
+    return {"behind": percent(row["lead"]), "p": p_value(row["adjusted"]).removeprefix("p = ").removeprefix("p ")}
 
 
 def _calibrations(result: Result) -> list[dict[str, str]]:
@@ -93,7 +126,7 @@ def _place(method: Result, result: Result) -> dict[str, str]:
 def _spread(accuracy: Result) -> dict[str, str]:
     return {
         "mean": percent(accuracy["mean"]),
-        "95 %": percent_range(accuracy["ci95"]),
+        **({"95 %": percent_range(accuracy["ci95"])} if accuracy.get("ci95") else {}),
         "std": percent(accuracy["std"]),
         "min-max": percent_range((accuracy["min"], accuracy["max"])),
     }
@@ -106,7 +139,7 @@ def _short(axis: str, value: str, result: Result) -> str:
 
 
 def _varies(methods: Sequence[Result], axis: str) -> bool:
-    return len({method["factors"].get(axis) for method in methods}) > 1
+    return len({method["factors"][axis] for method in methods if axis in method["factors"]}) > 1
 
 
 def _shares(result: Result) -> list[dict[str, str]]:

@@ -15,7 +15,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from promptkit.report.findings import describe_break_even, describe_methods, describe_spread
+from promptkit.report.curve_table import (
+    contest_columns,
+    describe_crossings,
+    list_contests,
+    list_points,
+    point_columns,
+)
+from promptkit.report.findings import describe_break_even, describe_failed, describe_methods, describe_spread
+from promptkit.report.ledger_table import describe_choosing, describe_money, price_columns, token_columns
 from promptkit.report.wording import (
     BYTES,
     FLOP,
@@ -23,12 +31,11 @@ from promptkit.report.wording import (
     SECONDS,
     Units,
     condition_name,
-    number,
+    in_one_unit,
     percent,
     percent_range,
     templates,
     test_items,
-    unit_for,
 )
 
 Result = Mapping[str, Any]
@@ -40,7 +47,7 @@ def print_comparison(result: Result, console: Console) -> None:
 
     `result` is the object of `--json`; the keys beyond the documented ones may be missing.
     """
-    methods = result["methods"]
+    methods = [method for method in result["methods"] if not method.get("pool_rows")]  # the curves' table has those
     items = test_items(result)
     print_lines(console, _headlines(result, items), style="bold")
     _print_table(console, "Accuracy in %, on the same test records", _accuracy_columns(methods, items), methods)
@@ -50,18 +57,47 @@ def print_comparison(result: Result, console: Console) -> None:
     if voted := [method for method in methods if "samples" in method]:
         _print_table(console, "Votes of the texts drawn for each record", _vote_columns(voted, items), voted)
     _print_table(console, "Cost per test item, and of training once", _cost_columns(methods, items), methods)
-    print_section(console, "Spread", describe_spread(result))
+    print_section(console, "Spread", [*describe_spread(result), *describe_failed(result)])
+    if result.get("curves"):
+        _print_curves(result["curves"], console)
     print_section(console, "Prompting against training", describe_methods(result))
+    ledger = result.get("ledger") or {}
     if result.get("break_even"):
         title = "Break-even: test items from which on LoRA is cheaper, its training included"
         counts = result["break_even"]
         _print_table(console, title, _break_even_columns(counts), [{"method": name} for name in counts])
-        print_lines(console, ["", *describe_break_even()], indent=2)
+        print_lines(console, ["", *(ledger.get("assumptions") or describe_break_even())], indent=2)
+    if ledger:
+        _print_ledger(ledger, console)
     print_section(console, "Notes", [str(note) for note in result.get("notes", [])])
     console.print()
     run = [f"run    {result['run']}"] if result["run"] else []
     places = [*run, *(f"figure {path}" for path in result.get("figures", []))]
     console.print(Text("\n".join(places)), highlight=False, soft_wrap=True)  # paths stay whole
+
+
+def _print_curves(curves: Result, console: Console) -> None:
+    points, crossings = list_points(curves), curves["crossings"]
+    title = "Against labelled rows: accuracy in %, and 1,000 test items with training"
+    _print_table(console, title, point_columns(points), points, first="line")
+    names = list(dict.fromkeys(crossing["template"] for crossing in crossings))
+    for name in names:
+        contests = list_contests([crossing for crossing in crossings if crossing["template"] == name])
+        title = "LoRA minus prompting in points, on the same records" + (f", {name}" if len(names) > 1 else "")
+        _print_table(console, title, contest_columns(contests), contests, first="LoRA on")
+    if crossings:
+        print_lines(console, ["", *describe_crossings(crossings)], indent=2)
+
+
+def _print_ledger(ledger: Result, console: Console) -> None:
+    conditions = [row for row in ledger["conditions"] if not row.get("pool_rows")]
+    _print_table(console, "Ledger: tokens of a test item, and of a training", token_columns(conditions), conditions)
+    if ledger["prices"]:
+        title = f"Price in {ledger['prices']['currency']}: 1,000 test items, and training once"
+        _print_table(console, title, price_columns(conditions), conditions)
+    print_lines(
+        console, ["", *describe_choosing(ledger["choosing"]), *describe_money(ledger["break_even_money"])], indent=2
+    )
 
 
 def print_section(console: Console, title: str, sentences: Sequence[str]) -> None:
@@ -174,10 +210,10 @@ def _cost_columns(methods: Sequence[Result], items: int) -> Columns:
     training = [method.get("train_cost") for method in methods]
 
     def per_item(key: str, words: str, units: Units) -> tuple[str, list[str]]:
-        return _in_one_unit(words, [cost[key] / items for cost in costs], units)
+        return in_one_unit(words, [cost[key] / items for cost in costs], units)
 
     def of_training(key: str, units: Units) -> tuple[str, list[str]]:
-        return _in_one_unit("train", [cost[key] if cost else None for cost in training], units)
+        return in_one_unit("train", [cost[key] if cost else None for cost in training], units)
 
     return dict(
         (
@@ -185,24 +221,22 @@ def _cost_columns(methods: Sequence[Result], items: int) -> Columns:
             ("tokens\ncomputed", [f"{cost['tokens_computed'] / items:,.0f}" for cost in costs]),
             per_item("flops", "", FLOP),
             per_item("seconds", "", SECONDS),
-            _in_one_unit("peak", [cost["peak_memory_bytes"] for cost in costs], BYTES),
+            in_one_unit("peak", [cost["peak_memory_bytes"] for cost in costs], BYTES),
             of_training("flops", FLOP),
             of_training("seconds", SECONDS),
         )
     )
 
 
-def _in_one_unit(words: str, values: Sequence[float | None], units: Units) -> tuple[str, list[str]]:
-    """Return (header, cells): all values in the unit that suits the smallest."""
-    size, name = unit_for([value for value in values if value is not None], units)
-    return f"{words}\n{name}", [NOTHING if value is None else number(value / size) for value in values]
-
-
 def _break_even_columns(counts: Mapping[str, Mapping[str, int | None]]) -> Columns:
     def column(key: str) -> list[str]:
         return ["never" if (count := counts[name].get(key)) is None else f"{count:,}" for name in counts]
 
-    return {
+    columns = {
         "demonstrations\nrecomputed": column("items"),
         "demonstrations\nshared": column("items_prefix_shared"),
     }
+    if all("items_with_trials" in each for each in counts.values()):
+        columns["trials paid,\nrecomputed"] = column("items_with_trials")
+        columns["trials paid,\nshared"] = column("items_prefix_shared_with_trials")
+    return columns

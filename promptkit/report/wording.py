@@ -21,9 +21,11 @@ Units = Sequence[tuple[float, str]]  # (size, name), the largest first
 
 
 def condition_name(condition: Mapping[str, Any]) -> str:
-    """Return `few-shot k=4`, `lora 1,000 rows` or the bare method: what a condition is called everywhere."""
+    """Return `few-shot k=4`, `few-shot k=4 bm25 of 128`, `lora 1,000 rows` or the bare method: its name everywhere."""
     if condition.get("train_rows") is not None:
         return f"{condition['method']} {condition['train_rows']:,} rows"
+    if condition.get("pool_rows"):
+        return f"{condition['method']} k={condition['k']} {condition['retrieval']} of {condition['pool_rows']:,}"
     if condition.get("k"):
         return f"{condition['method']} k={condition['k']}"
     return str(condition["method"])
@@ -65,6 +67,12 @@ def unit_for(values: Sequence[float], units: Units) -> tuple[float, str]:
     """Return the largest unit (size, name) of which every value but zero has at least one."""
     smallest = min((value for value in values if value > 0), default=1.0)
     return next((unit for unit in units if smallest >= unit[0]), units[-1])
+
+
+def in_one_unit(words: str, values: Sequence[float | None], units: Units) -> tuple[str, list[str]]:
+    """Return (header, cells): all values in the unit that suits the smallest."""
+    size, name = unit_for([value for value in values if value is not None], units)
+    return f"{words}\n{name}", [NOTHING if value is None else number(value / size) for value in values]
 
 
 def quantity(value: float, units: Units) -> str:

@@ -19,6 +19,7 @@ from promptkit.report.rebuild import Shown, first_lines, reload_records, show_ex
 from promptkit.report.rendering import render_plot
 from promptkit.report.source import Source, load_source
 from promptkit.report.study import print_study
+from promptkit.report.study_numbers import count_study
 from promptkit.report.table import print_comparison
 from promptkit.work import Track
 
@@ -66,6 +67,7 @@ def write_report(
 def make_tables(source: Source, items: Sequence[Item]) -> dict[str, Numbers]:
     """Return the tables that have rows, by their names."""
     made = [
+        *(count_study(source.result) if source.kind == "study" else ()),
         numbers.count_conditions(source),
         numbers.count_shares(source),
         numbers.count_levels(source),

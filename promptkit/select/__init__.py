@@ -17,7 +17,7 @@ from typing import Any
 from promptkit.errors import SelectionError, nearest
 from promptkit.record import Record
 from promptkit.select.pool import Embed, Pool, Probabilities, Strands, as_query, is_same
-from promptkit.select.selections import BY_WORDS, SELECTIONS, WITH_ARGUMENT
+from promptkit.select.selections import BY_QUERY, BY_WORDS, SELECTIONS, WITH_ARGUMENT
 
 __all__ = [
     "SELECTIONS",
@@ -27,6 +27,7 @@ __all__ = [
     "Selector",
     "asks_for_probabilities",
     "asks_for_vectors",
+    "goes_by_query",
     "without_model",
 ]
 
@@ -54,6 +55,11 @@ def asks_for_vectors(selection: str) -> bool:
 def asks_for_probabilities(selection: str) -> bool:
     """Whether a selection goes by how sure a model is of its answers."""
     return selection.partition(":")[0] in ("mdl", "entropy")
+
+
+def goes_by_query(selection: str) -> bool:
+    """Whether a selection chooses other demonstrations for other queries; raises SelectionError for an unknown one."""
+    return _split_selection(selection)[0] in BY_QUERY
 
 
 def without_model(selection: str) -> str:

@@ -197,5 +197,7 @@ SELECTIONS: dict[str, Callable[[Pool], Strands | Ranking]] = {
 
 #: Selections that take something behind a colon.
 WITH_ARGUMENT = ("pinned", "mmr", "mmr-dense", "kmeans", "kmeans-dense", "vote-k", "vote-k-dense", "mdl")
+#: Selections that choose anew for every query.
+BY_QUERY = ("bm25", "tfidf", "dense", "mmr", "mmr-dense", "coverage", "longest-coverage", "mdl")
 #: Selections by words, whose nearness is the BM25 score.
 BY_WORDS = ("bm25", "coverage", "longest-coverage")

@@ -12,17 +12,17 @@ from typing import Any
 
 from promptkit.data import hash_order
 from promptkit.errors import StudyError
+from promptkit.stats.beliefs import Margins, Scores
 from promptkit.stats.intervals import Interval
 
 DRAWS = 4000
 #: Items that one condition is asked at a time.
 BATCH = 20
-#: What is known before any item was asked: as if one answer of average difficulty had been seen for it.
-PRIOR_ANSWERS = 1.0
-#: The noise of one condition is drawn to that of all of them, as if seen on this many items more.
-PRIOR_NOISE = 20.0
+#: Items that every condition is asked first, whatever the time.
+LEAST = 2
 
-Evaluate = Callable[[Hashable, Sequence[Hashable]], Sequence[float]]
+#: A condition and items into a score per item, or a pair (score, margin).
+Evaluate = Callable[[Hashable, Sequence[Hashable]], Sequence[float] | Sequence[tuple[float, float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +71,20 @@ def estimate_spread(
     strategy: str = "halving",
     batch: int = BATCH,
     until: Callable[[], bool] | None = None,
+    allow: Callable[[int], int] | None = None,
     level: float = 0.95,
     seed: int = 0,
 ) -> BudgetedSpread:
     """Return the spread of a grid, its best and its worst condition from at most `budget` calls.
 
     A call is one item under one condition: `evaluate(condition, items)` returns a score per item, 0 or 1 or
-    any real score. Items come in one order for all conditions, so that conditions are compared on the same items
-    as far as possible; what an item's difficulty did to a condition's mean is taken out. `until` is asked before
-    every request and ends the search once it is true: a limit in minutes, at the price of repeatability.
+    any real score. Where it returns pairs (score, margin), a score is 0 or 1 and its margin says by how far: above 0
+    where right, such as the log-likelihood of the right choice less that of the best other one. Margins tell several
+    times as much as scores, so give them where there are any. Items come in one order for all conditions, so that
+    conditions are compared on the same items as far as possible; what an item's difficulty did to a condition's mean is
+    taken out. `until` is asked before every request but the first two items of each condition and ends the search once
+    it is true; `allow` is given the calls that these took and returns how many more there may be: together, a limit
+    in minutes.
 
     `strata` names a kind per item, best its label: every condition is then asked the kinds in proportion, and a
     condition that favours one kind is known sooner.
@@ -88,11 +93,10 @@ def estimate_spread(
     `halving` gives all conditions still in play the same items and keeps the best and the worst of them, half
     as many each round.
 
-    Means are drawn to each other as far as their errors demand (normal, with a prior fitted to the conditions
-    themselves), so the extremes are not picked for their luck (the winner's curse). How much more a condition that
-    was asked little may hide depends on whether the errors of conditions are shared: nothing if all are, most if
-    none is. The spread is the middle of the two, the interval reaches from the low end of the one to the high end
-    of the other.
+    Means are drawn to each other as far as their errors demand (`promptkit.stats.beliefs`), so the extremes are not
+    picked for their luck (the winner's curse). How much more a condition that was asked little may hide depends on
+    whether the errors of conditions are shared: nothing if all are, most if none is. The spread lies between the two,
+    the interval reaches from the low end of the one to the high end of the other.
 
     The result is a function of the seed, the names (as text) of conditions and items and the scores; their order
     does not matter.
@@ -108,10 +112,14 @@ def estimate_spread(
         raise StudyError(f"{len(strata)} strata were given for {len(items)} items; give one per item")
     full = len(conditions) * len(items)
     kinds = dict(zip(items, [None] * len(items) if strata is None else strata, strict=True))
-    search = _Search(conditions, kinds, evaluate, min(budget, full), until, seed)
+    search = _Search(conditions, kinds, evaluate, min(budget, full), seed)
+    if until or allow:
+        search.ask(range(len(conditions)), LEAST)
+        search.left = min(search.left, max(0, allow(search.calls))) if allow else search.left
+        search.until = until
     equal = search.left // len(conditions)  # what everyone could be asked
     first = equal // (_count_rounds(len(conditions)) + 1) if strategy == "halving" else min(batch, equal // 2)
-    search.ask(range(len(conditions)), max(2, first))
+    search.ask(range(len(conditions)), first if search.calls else max(LEAST, first))
     STRATEGIES[strategy](search, batch)
     return search.conclude(level)
 
@@ -122,7 +130,7 @@ def _check(conditions: Sequence[Hashable], items: Sequence[Hashable], budget: in
     for what, names in (("conditions", conditions), ("items", items)):
         if len(names) < 2 or len({str(name) for name in names}) < len(names):
             raise StudyError(f"{len(names)} {what} were given; a spread needs two or more with different names")
-    least = 2 * len(conditions)
+    least = LEAST * len(conditions)
     if budget < least:
         raise StudyError(
             f"a budget of {budget} calls for {len(conditions)} conditions; the least is {least}, two items for each"
@@ -140,21 +148,21 @@ class _Search:
         strata: Mapping[Hashable, Hashable],
         evaluate: Evaluate,
         budget: int,
-        until: Callable[[], bool] | None,
         seed: int,
     ) -> None:
         import numpy
 
         self.conditions = sorted(conditions, key=lambda name: hash_order(f"conditions {seed}", str(name)))
         self.items = _spread_strata(sorted(strata, key=lambda name: hash_order(f"items {seed}", str(name))), strata)
-        self.evaluate, self.left, self.until = evaluate, budget, until
+        self.evaluate, self.left = evaluate, budget
+        self.until: Callable[[], bool] | None = None
         self.random = numpy.random.default_rng(seed)
         shape = len(self.conditions), len(self.items)
-        self.scores, self.seen = numpy.zeros(shape), numpy.zeros(shape)
+        self.scores, self.margins, self.seen = (numpy.zeros(shape) for _ in range(3))
         self.asked = numpy.zeros(shape[0], dtype=int)
         kinds = list(dict.fromkeys(strata[item] for item in self.items))
         self.member = numpy.array([[float(strata[item] == kind) for kind in kinds] for item in self.items])
-        self.levels, self.difficulty = numpy.zeros((shape[0], len(kinds))), numpy.zeros(shape[1])
+        self.belief: Scores | Margins | None = None  # which it is, the first answers tell
         self.calls = 0
 
     @property
@@ -175,39 +183,25 @@ class _Search:
                     f"condition {self.conditions[row]!r} gave {len(scores)} scores for {stop - start} items; "
                     "one per item is expected"
                 )
-            self.scores[row, start:stop], self.seen[row, start:stop] = scores, 1
+            self._note(row, slice(start, stop), scores)
             self.asked[row] = stop
             self.left -= stop - start
             self.calls += stop - start
 
+    def _note(self, row: int, part: slice, answers: Sequence[Any]) -> None:
+        paired = isinstance(answers[0], tuple | list)
+        if self.belief is None:
+            self.belief = (Margins if paired else Scores)(len(self.conditions), self.member)
+        if paired:
+            self.scores[row, part], self.margins[row, part] = zip(*answers, strict=True)
+        else:
+            self.scores[row, part] = answers
+        self.seen[row, part] = 1
+
     def believe(self, sweeps: int = 1) -> tuple[Any, Any]:
-        """Return mean and standard deviation of every condition's mean over all items, given the scores seen.
-
-        Scores are level of the condition in the item's stratum + difficulty of the item + noise, fitted by
-        alternating least squares that goes on from the last fit.
-        """
-        import numpy
-
-        asked, size = self.asked, len(self.items)
-        per_stratum = self.seen @ self.member
-        for _ in range(sweeps):
-            rest = self.seen * (self.scores - self.difficulty)
-            overall = rest.sum(axis=1, keepdims=True) / asked[:, None]
-            self.levels = (rest @ self.member + PRIOR_ANSWERS * overall) / (per_stratum + PRIOR_ANSWERS)
-            rest = self.seen * (self.scores - self.levels @ self.member.T)
-            self.difficulty = rest.sum(axis=0) / (self.seen.sum(axis=0) + PRIOR_ANSWERS)
-        expected = self.levels @ self.member.T + self.difficulty
-        squares = (self.seen * (self.scores - expected) ** 2).sum(axis=1)
-        fitted = (per_stratum > 0).sum() + (self.seen.sum(axis=0) > 0).sum() - self.member.shape[1]
-        squares = squares + 0.25 / len(squares)  # one coin toss, so that equal answers are not certainty
-        pooled = squares.sum() / max(self.calls - fitted, 1)
-        noise = pooled * (squares + PRIOR_NOISE * pooled) / (asked * squares.sum() / self.calls + PRIOR_NOISE * pooled)
-        means = (self.seen * self.scores + (1 - self.seen) * expected).mean(axis=1)
-        variances = noise * (1 / asked - 1 / size)
-        prior_mean, prior_variance = _fit_prior(means, variances)
-        prior_variance = max(prior_variance, float(noise.mean()) / size)  # equal conditions differ on these items too
-        weight = prior_variance / (prior_variance + variances)
-        return prior_mean + weight * (means - prior_mean), numpy.sqrt(weight * variances)
+        """Return mean and standard deviation of every condition's mean over all items, given the answers seen."""
+        assert self.belief
+        return self.belief.believe(self.seen, self.scores, self.margins, sweeps)
 
     def conclude(self, level: float) -> BudgetedSpread:
         """Return the spread and the conditions, best first."""
@@ -218,13 +212,14 @@ class _Search:
         spreads = drawn.max(axis=1) - drawn.min(axis=1)
         low, high = numpy.quantile(spreads, [(1 - level) / 2, (1 + level) / 2])
         hidden = float(spreads.mean() - numpy.ptp(means))
+        assert self.belief
         order = numpy.argsort(-means, kind="stable")
         estimates = [
             Estimate(self.conditions[row], float(means[row]), float(stds[row]), int(self.asked[row])) for row in order
         ]
         full = len(self.conditions) * len(self.items)
         return BudgetedSpread(
-            float(spreads.mean()) - hidden / 2,
+            float(numpy.ptp(means)) + self.belief.hidden * hidden,
             Interval(max(float(low) - hidden, 0.0), float(high)),
             tuple(estimates),
             self.calls,
@@ -239,27 +234,6 @@ def _spread_strata(items: Sequence[Hashable], strata: Mapping[Hashable, Hashable
         members.setdefault(strata[item], []).append(item)
     place = {item: (rank + 0.5) / len(kind) for kind in members.values() for rank, item in enumerate(kind)}
     return sorted(items, key=place.__getitem__)
-
-
-def _fit_prior(means: Any, variances: Any) -> tuple[float, float]:
-    """Return mean and variance of the conditions' true means: Paule and Mandel 1982, by bisection.
-
-    Not their middle value of the variance but one that is too small with 20 % only: taking conditions for more
-    alike than they are would hide the spread.
-    """
-    import numpy
-    from scipy.stats import chi2
-
-    target = chi2.ppf(0.2, len(means) - 1)
-
-    low, high = 0.0, float(numpy.var(means, ddof=1)) + 1e-12
-    for _ in range(40):
-        middle = (low + high) / 2
-        weights = 1 / (middle + variances + 1e-12)
-        centre = (weights * means).sum() / weights.sum()
-        too_small = (weights * (means - centre) ** 2).sum() > target
-        low, high = (middle, high) if too_small else (low, middle)
-    return float(centre), high
 
 
 def _sample(search: _Search, batch: int) -> None:

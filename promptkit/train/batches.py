@@ -12,12 +12,14 @@ import torch
 from torch.utils.data import Sampler
 
 from promptkit.errors import DataError, TrainError
+from promptkit.formats import check_pair, pair_from_row
 from promptkit.pair import Pair
-from promptkit.prompt import Message
 
 if TYPE_CHECKING:
     from promptkit.models import Model
+    from promptkit.prompt import Message
     from promptkit.tokens import Encoder
+    from promptkit.train.packing import Layout
 
 SORTED_BATCHES = 16  # rows are sorted by length within this many batches: little padding, still a shuffle
 
@@ -44,37 +46,43 @@ class Row:
         return len(self.ids) - self.start
 
 
-class Batch(TypedDict):
-    """B rows padded on the right to one length S, R targets in all.
+class Targets(TypedDict):
+    """What a batch is to predict, see `Batch`."""
 
-    `ids` [B, S] int64; `attention` [B, S] int64, 1 where a token is real; `read` [B, S] bool, True where the
-    network's logits are needed; `targets` [R] int64, the token to predict at each of those positions, row by
-    row; `weights` [R] float32, one over (targets of the row x B): every row counts the same, and they sum to
-    1.
-    """
-
-    ids: torch.Tensor
-    attention: torch.Tensor
-    read: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
 
 
+class Batch(Targets):
+    """B rows, R targets in all: padded on the right to one length S, or packed into one row of S tokens.
+
+    `ids` [B or 1, S] int64; `attention` [B, S] int64, 1 where a token is real, None where packed; `positions`
+    [1, S] int64, the place of each token in its own row, and `layout`, what belongs together: None where padded.
+    `read` [B or 1, S] bool, True where the network's logits are needed; `targets` [R] int64, the token to predict
+    at each of those positions, row by row; `weights` [R] float32, one over (targets of the row x B): every row
+    counts the same, and they sum to 1.
+    """
+
+    ids: torch.Tensor
+    attention: torch.Tensor | None
+    positions: torch.Tensor | None
+    layout: Layout | None
+    read: torch.Tensor
+
+
 def read_pairs(rows: Iterable[Pair | Mapping[str, Any]], *, chat: bool = False) -> list[Pair]:
-    """Return training rows as pairs: pairs, rows of a data set, or plain {"prompt", "completion"} rows.
+    """Return training rows as pairs: pairs, or rows in any form that `promptkit.formats` reads.
 
     Raises DataError, naming the row (counted from 1), where there is none, or one has no text to learn or,
     with `chat`, no messages.
     """
-    pairs = [row if isinstance(row, Pair) else _pair_of(row, number) for number, row in enumerate(rows)]
+    pairs = []
+    for number, row in enumerate(rows):
+        if isinstance(row, Pair):
+            check_pair(row, f"training row {number + 1}", chat=chat)
+        pairs.append(row if isinstance(row, Pair) else pair_from_row(row, number, chat=chat))
     if not pairs:
         raise DataError('no training pairs: expected at least one row {"prompt": text, "completion": text}')
-    for number, pair in enumerate(pairs, 1):
-        where = f"training row {number} (id {pair.id!r})"
-        if not pair.completion:
-            raise DataError(f"{where}: the completion is empty: expected at least one character to learn")
-        if chat and not pair.messages:
-            raise DataError(f"{where}: no messages: build the pairs with chat=True, or train on plain text")
     return pairs
 
 
@@ -111,7 +119,16 @@ def collate(rows: Sequence[Row]) -> Batch:
     return Batch(
         ids=torch.tensor([[*row.ids[:-1], *[0] * (width - row.length)] for row in rows]),
         attention=torch.tensor([[1] * row.length + [0] * (width - row.length) for row in rows]),
+        positions=None,
+        layout=None,
         read=read,
+        **list_targets(rows),
+    )
+
+
+def list_targets(rows: Sequence[Row]) -> Targets:
+    """Return the targets of rows, and what each counts, in the rows' order."""
+    return Targets(
         targets=torch.tensor([token for row in rows for token in row.ids[row.start :]]),
         weights=torch.tensor([1 / (row.targets * len(rows)) for row in rows for _ in range(row.targets)]),
     )
@@ -120,14 +137,16 @@ def collate(rows: Sequence[Row]) -> Batch:
 class LengthSampler(Sampler[int]):
     """Row numbers in an order that puts rows of similar length into the same batch of `batch_size`.
 
-    The order is a function of (lengths, batch size, seed, epoch) and of no global random state. A last batch
-    that is not full comes last, so that consecutive slices of `batch_size` are the batches.
+    The order is a function of (lengths, batch size, seeds, epoch) and of no global random state: `seed` decides
+    which rows share a batch, `order_seed` (left out, the same) the sequence of the batches. A last batch that is
+    not full comes last, so that consecutive slices of `batch_size` are the batches.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, order_seed: int | None = None) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
         self.seed = seed
+        self.order_seed = seed if order_seed is None else order_seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -145,33 +164,8 @@ class LengthSampler(Sampler[int]):
         for stretch in _slices(order, SORTED_BATCHES * self.batch_size):
             batches += _slices(sorted(stretch, key=self.lengths.__getitem__), self.batch_size)
         unfilled = [batches.pop()] if len(batches[-1]) < self.batch_size else []
-        shuffle(batches)
+        random.Random(f"{self.order_seed}:order:{self.epoch}").shuffle(batches)
         return chain.from_iterable(batches + unfilled)
-
-
-def _pair_of(row: Mapping[str, Any], number: int) -> Pair:
-    where = f"training row {number + 1}"
-    if not isinstance(row, Mapping):
-        raise DataError(f'{where} is a {type(row).__name__}: expected a Pair or {{"prompt": text, "completion": text}}')
-    for name in ("prompt", "completion"):
-        if not isinstance(row.get(name), str):
-            found = f"is {row[name]!r}" if name in row else f"is missing, found {', '.join(map(str, row))}"
-            raise DataError(f"{where}: {name!r} {found}: expected text")
-    turns = row.get("messages") or ()
-    if not all(isinstance(turn, Mapping) and {"role", "content"} <= turn.keys() for turn in turns):
-        raise DataError(f"{where}: 'messages' is {turns!r}: expected a list of objects with role and content")
-    return Pair(
-        id=str(row.get("id", number)),
-        prompt=row["prompt"],
-        completion=row["completion"],
-        label=row.get("label"),
-        messages=tuple(Message(turn["role"], turn["content"]) for turn in turns),
-        demonstration_ids=tuple(row.get("demonstration_ids") or ()),
-        template=row.get("template") or "",
-        template_hash=row.get("template_hash") or "",
-        task=row.get("task") or "",
-        choices=tuple(row.get("choices") or ()),
-    )
 
 
 def _slices(numbers: list[int], size: int) -> list[list[int]]:

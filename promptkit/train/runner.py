@@ -1,38 +1,58 @@
-"""The training run: settings, seeds, Trainer, validation after every epoch."""
+"""The training run: settings, seeds, Trainer, and what came of it."""
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
-from peft import PeftModel
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from promptkit import __version__
-from promptkit.adapter import Adapter, AdapterCard, TrainResult, TrainSettings, refuse_existing, write_adapter
+from promptkit.adapter import (
+    BATCH_SIZE,
+    EPOCHS,
+    Adapter,
+    AdapterCard,
+    TrainResult,
+    TrainSettings,
+    refuse_existing,
+    write_adapter,
+)
 from promptkit.errors import TrainError
-from promptkit.metrics import correctness
-from promptkit.score import score
-from promptkit.score.rows import read_prompts
-from promptkit.train.batches import Row, collate, encode_pairs, read_pairs
+from promptkit.models import quiet_transformers
+from promptkit.probes import PROBES, hash_tokenizer, installed_versions, record_probes
+from promptkit.store import versions
+from promptkit.train.batches import Row, encode_pairs, read_pairs
+from promptkit.train.checkpoints import Checkpoints, kept_state, last_checkpoint
+from promptkit.train.collation import Collation, choose_collation
+from promptkit.train.judge import Course, Judge, Steps, read_labelled
+from promptkit.train.kinds import (
+    ALL_LINEAR,
+    check_kind,
+    default_alpha,
+    default_rank,
+    default_targets,
+    first_weights,
+    plain_weights,
+)
 from promptkit.train.lora import default_learning_rate, wrap
-from promptkit.train.loss import CompletionTrainer
+from promptkit.train.processes import as_the_first, join_processes
+from promptkit.train.reporting import trackers
+from promptkit.train.trainer import AdapterTrainer, part_size, parts_per_batch
 
 if TYPE_CHECKING:
-    from transformers import TrainerControl, TrainerState
+    from peft import PeftModel
+    from transformers import TrainerCallback
 
     from promptkit.models import Model
     from promptkit.pair import Pair
@@ -43,181 +63,177 @@ def train(
     model: Model,
     pairs: Iterable[Pair | Mapping[str, Any]],
     *,
-    rank: int = 8,
+    kind: str = "lora",
+    rank: int | None = None,
     alpha: int | None = None,
     dropout: float = 0.0,
-    targets: str | Sequence[str] = "all-linear",
+    targets: str | Sequence[str] | None = None,
+    top_layers: int | None = None,
     learning_rate: float | None = None,
-    epochs: int = 3,
-    batch_size: int = 16,
+    epochs: int = EPOCHS,
+    batch_size: int = BATCH_SIZE,
+    micro_batch: int | None = None,
+    checkpointing: bool = False,
     seed: int = 0,
+    seeds: Mapping[str, int] | None = None,
     validation: Sequence[Prompt | Mapping[str, Any]] | None = None,
     patience: int = 2,
     chat: bool = False,
     out: str | Path | None = None,
+    save_seconds: float | None = None,
+    report_to: str | Sequence[str] | None = None,
+    probes: int = PROBES,
     progress: Callable[[int, int], None] | None = None,
 ) -> Adapter:
-    """Train a LoRA adapter on pairs and return it, saved as a folder that `load_model` and plain peft load.
+    """Train an adapter on pairs and return it, saved as a folder that `load_model` and plain peft load.
 
-    The loss is the mean over pairs of the mean negative log-likelihood (nats) of a completion's tokens. Left
-    out, `alpha` is 2 x `rank` and `learning_rate` is `default_learning_rate`; it warms up over the first
-    tenth of the steps, then falls to zero. `seed` decides the adapter's first weights, the batches and
-    dropout: on one CPU the same seed gives the same bytes. `model` and the global random state are left as
-    they were.
+    The loss is the mean over pairs of the mean negative log-likelihood (nats) of a completion's tokens. `kind` is
+    lora, rslora, dora, pissa or ia3. Left out, `rank` is 8, `alpha` 2 x rank (16 for rslora), `targets` all linear
+    layers but the head (for ia3 those that peft names), `top_layers` all layers, and `learning_rate`
+    `default_learning_rate`; it warms up over the first tenth of the steps, then falls to zero. At most
+    `micro_batch` rows of a batch are computed at once, and `checkpointing` computes activations twice instead of
+    keeping them: both save memory and leave the gradient as it is, but for rounding.
+
+    `seed` decides whatever is left to chance: on one CPU the same seed gives the same bytes. `seeds` gives single
+    sources a seed of their own: init, batch, order, dropout (see `Seeds`). `model` and the global random state are
+    left as they were.
 
     With `validation` prompts, their label accuracy under promptkit's own scorer is taken after every epoch;
     the weights of the best epoch, the earlier of equals, are kept, and training ends after `patience` epochs
     without a new best. `out` is a folder that does not exist yet; None makes one in the system's temporary
-    folder. `progress` is called with (steps done, steps in all).
+    folder. With `save_seconds` the state of the training is kept beside it, in `out`.part, every so many seconds; after
+    a kill the same call goes on from there and ends with the same bytes. `report_to` names trackers: tensorboard,
+    wandb, mlflow.
+
+    So many of the rows are kept in the adapter's card as `probes`, texts and scores, and asked again when it is
+    loaded elsewhere or merged; 0 keeps none. `progress` is called with (steps done, steps in all).
 
     Raises DataError for a malformed row; TrainError for a setting out of range, a pair longer than the
-    window, a loss that is not finite; RunError where `out` exists already or cannot be written.
+    window, a loss that is not finite; RunError where `out` exists already or cannot be written, and where `out`.part
+    holds another training.
     """
     started = time.perf_counter()
+    check_kind(kind, rank, alpha, dropout)
     settings = TrainSettings.checked(
-        rank=rank,
-        alpha=2 * rank if alpha is None else alpha,
+        kind=kind,
+        rank=default_rank(kind) if rank is None else rank,
+        alpha=default_alpha(kind, rank) if alpha is None else alpha,
         dropout=dropout,
-        targets=targets if isinstance(targets, str) else tuple(targets),
-        learning_rate=default_learning_rate(model.network) if learning_rate is None else learning_rate,
+        targets=default_targets(model.network, kind) if targets is None else _names(targets),
+        top_layers=top_layers,
+        learning_rate=default_learning_rate(model.network, kind) if learning_rate is None else learning_rate,
         epochs=epochs,
         batch_size=batch_size,
+        micro_batch=micro_batch,
+        checkpointing=checkpointing,
+        processes=join_processes(model.device),
         seed=seed,
+        seeds=seeds,
         patience=patience,
         chat=chat,
     )
     folder = None if out is None else Path(out)
     if folder:
         refuse_existing(folder)
+    callbacks = trackers(report_to, folder)
     lessons = read_pairs(pairs, chat=chat)
-    prompts = None if validation is None else _labelled(validation, chat=chat)
+    prompts = None if validation is None else read_labelled(validation, chat=chat)
     rows = encode_pairs(model, lessons, chat=chat)
-    with _seeded(seed):
-        network = wrap(model, settings)
-        judge = _Judge(replace(model, network=network), prompts, settings)
-        _fit(network, rows, settings, judge, progress)
-    result = _result(rows, lessons, judge)
+    with _state_folder(folder, save_seconds, _identity(model, lessons, prompts, settings)) as state:
+        with _seeded(settings.seeds.init):
+            network = wrap(model, settings)
+            first = first_weights(network)
+            judge = Judge(replace(model, network=network), prompts, settings)
+            callbacks = [judge, *callbacks, *([Steps(progress)] if progress else [])]
+            if save_seconds is not None:
+                callbacks.append(Checkpoints(judge, save_seconds))
+            collation = choose_collation(judge.model, rows, part_size(settings))
+            _fit(network, rows, settings, judge, callbacks, state, collation)
+        network.eval()
+        result = _result(rows, lessons, judge.course, collation)
+        path = as_the_first(
+            lambda: write_adapter(
+                network,
+                folder,
+                _card(judge.model, lessons, settings, result, probes),
+                plain_weights(network, first),
+            )
+        )
     return Adapter(
-        path=write_adapter(network, folder, _card(model, lessons, settings, result)),
-        validation_tokens=judge.tokens,
-        validation_flops=judge.flops,
+        path=path,
+        validation_tokens=judge.course.tokens,
+        validation_flops=judge.course.flops,
         seconds=time.perf_counter() - started,
         **result.model_dump(exclude={"pairs_hash"}),
     )
 
 
-class _Steps(TrainerCallback):
-    """Reports every step to a progress function."""
-
-    def __init__(self, progress: Callable[[int, int], None]) -> None:
-        self.progress = progress
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.progress(state.global_step, state.max_steps)
+def _names(targets: str | Sequence[str]) -> str | tuple[str, ...]:
+    if isinstance(targets, str):
+        return targets
+    return targets[0] if tuple(targets) == (ALL_LINEAR,) else tuple(targets)
 
 
-class _Judge(TrainerCallback):
-    """Takes every epoch's loss and label accuracy, keeps the best weights, and ends training in time."""
-
-    def __init__(self, model: Model, validation: Sequence[Prompt] | None, settings: TrainSettings) -> None:
-        self.model = model
-        self.settings = settings
-        self.validation = validation
-        self.losses: list[float] = []
-        self.accuracies: list[float] = []
-        self.tokens, self.flops = 0, 0.0
-        self.best_epoch = 0
-        self.best_weights: dict[str, torch.Tensor] = {}
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float],
-        **_: Any,
-    ) -> None:
-        if "loss" not in logs:
-            return
-        if not math.isfinite(logs["loss"]):
-            raise TrainError(
-                f"training: the loss of epoch {len(self.losses) + 1} is {logs['loss']}: "
-                f"a learning rate below {self.settings.learning_rate:g} or dtype float32 may help"
-            )
-        self.losses.append(logs["loss"])
-
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.validation is None:
-            return
-        epoch = len(self.accuracies) + 1
-        accuracy = self._accuracy(self.validation)
-        if accuracy > max(self.accuracies, default=-1.0):
-            weights = get_peft_model_state_dict(self.model.network, save_embedding_layers=False)
-            self.best_weights = {name: weight.clone() for name, weight in weights.items()}
-            self.best_epoch = epoch
-        self.accuracies.append(accuracy)
-        control.should_training_stop = epoch - self.best_epoch >= self.settings.patience
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.best_weights:
-            set_peft_model_state_dict(self.model.network, self.best_weights)
-        else:
-            self.best_epoch = len(self.losses)
-
-    def _accuracy(self, validation: Sequence[Prompt]) -> float:
-        self.model.network.eval()
-        table = score(self.model, validation, chat=self.settings.chat)
-        self.tokens += table.tokens_computed
-        self.flops += table.flops
-        right = correctness(table.predicted, [each.label for each in table.predictions])
-        return sum(right) / len(right)
-
-
-def _labelled(validation: Iterable[Prompt | Mapping[str, Any]], *, chat: bool) -> list[Prompt]:
-    prompts = read_prompts(validation, chat=chat)
-    if not prompts:
-        raise TrainError("validation has no prompts: give some, or leave it out to train for all epochs")
-    for prompt in prompts:
-        if prompt.label is None:
-            raise TrainError(f"validation prompt {prompt.id!r} has no label, so its answer cannot be judged")
-    return prompts
+@contextmanager
+def _state_folder(out: Path | None, save_seconds: float | None, what: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the folder that Trainer may write to: one that outlives a kill, or one that nobody sees."""
+    if save_seconds is None:
+        with TemporaryDirectory(prefix="promptkit-") as scratch:
+            yield Path(scratch)
+        return
+    if out is None:
+        raise TrainError("training: a state to go on from (save_seconds) is kept beside `out`: give that too")
+    with kept_state(out, what) as folder:
+        yield folder
 
 
 def _fit(
     network: PeftModel,
     rows: Sequence[Row],
     settings: TrainSettings,
-    judge: _Judge,
-    progress: Callable[[int, int], None] | None,
+    judge: Judge,
+    callbacks: Sequence[TrainerCallback],
+    state: Path,
+    collation: Collation,
 ) -> None:
-    """Run Trainer, in silence and with nothing left on disk."""
-    with TemporaryDirectory(prefix="promptkit-") as scratch:
-        arguments = TrainingArguments(
-            output_dir=scratch,
-            num_train_epochs=settings.epochs,
-            per_device_train_batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            warmup_steps=0.1,  # below 1 it is a share of all steps
-            seed=settings.seed,
-            use_cpu=judge.model.device == "cpu",
-            save_strategy="no",
-            logging_strategy="epoch",
-            logging_nan_inf_filter=False,
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-            disable_tqdm=True,
-            report_to="none",
-        )
+    """Run Trainer, in silence, from the start or from the last checkpoint in `state`."""
+    arguments = TrainingArguments(
+        output_dir=str(state),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=part_size(settings),
+        gradient_accumulation_steps=parts_per_batch(settings),
+        learning_rate=settings.learning_rate,
+        warmup_steps=0.1,  # below 1 it is a share of all steps
+        activation_checkpointing=settings.checkpointing,
+        seed=settings.seeds.dropout,
+        use_cpu=judge.model.device == "cpu",
+        save_strategy="no",
+        save_total_limit=2,
+        logging_strategy="steps",
+        logging_steps=0.01,  # below 1 it is a share of all steps
+        logging_nan_inf_filter=False,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        report_to="none",
+    )
+    if settings.processes == 1:
         arguments._n_gpu = 1  # else Trainer splits batches over all GPUs of the machine by itself
-        trainer = CompletionTrainer(
-            model=network,
-            args=arguments,
-            train_dataset=rows,
-            data_collator=collate,
-            callbacks=[judge, *([_Steps(progress)] if progress else [])],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
+    trainer = AdapterTrainer(
+        model=network,
+        args=arguments,
+        train_dataset=rows,
+        data_collator=collation.collate,
+        callbacks=list(callbacks),
+        settings=settings,
+    )
+    trainer.remove_callback(PrinterCallback)
+    judge.trainer = trainer
+    checkpoint = last_checkpoint(state)
+    if checkpoint:
+        judge.load(checkpoint)
+    with quiet_transformers():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 @contextmanager
@@ -233,25 +249,49 @@ def _seeded(seed: int) -> Iterator[None]:
             numpy.random.set_state(numpy_state)
 
 
-def _result(rows: Sequence[Row], lessons: Sequence[Pair], judge: _Judge) -> TrainResult:
-    epochs = len(judge.losses)
+def _identity(
+    model: Model, lessons: Sequence[Pair], validation: Sequence[Prompt] | None, settings: TrainSettings
+) -> dict[str, Any]:
+    """Return all that the adapter's bytes depend on, as JSON."""
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "model": model.name,
+        "model_hash": model.hash,
+        "dtype": model.dtype,
+        "device": model.device.partition(":")[0],
+        "pairs": _hash_pairs(lessons),
+        "validation": sha256(repr(validation).encode()).hexdigest(),
+        "versions": versions(),
+    }
+
+
+def _hash_pairs(lessons: Sequence[Pair]) -> str:
     digest = sha256()
     for pair in lessons:
         digest.update(f"{len(pair.prompt)} {len(pair.completion)} {pair.prompt}{pair.completion}".encode())
+    return digest.hexdigest()
+
+
+def _result(rows: Sequence[Row], lessons: Sequence[Pair], course: Course, collation: Collation) -> TrainResult:
+    epochs = len(course.losses)
     return TrainResult(
         rows=len(rows),
-        pairs_hash=digest.hexdigest(),
+        pairs_hash=_hash_pairs(lessons),
         epochs=epochs,
-        best_epoch=judge.best_epoch,
-        losses=tuple(judge.losses),
-        validation=tuple(judge.accuracies),
+        best_epoch=course.best_epoch,
+        losses=tuple(course.losses),
+        validation=tuple(course.accuracies),
         tokens_trained=epochs * sum(row.length for row in rows),
         targets_trained=epochs * sum(row.targets for row in rows),
         spanning=sum(row.spans for row in rows),
+        padded=collation.padded,
     )
 
 
-def _card(model: Model, lessons: Sequence[Pair], settings: TrainSettings, result: TrainResult) -> AdapterCard:
+def _card(
+    model: Model, lessons: Sequence[Pair], settings: TrainSettings, result: TrainResult, probes: int
+) -> AdapterCard:
+    """Return the card of an adapter; `model` has it around its network."""
     choices = {pair.choices for pair in lessons}
     return AdapterCard(
         base_model=model.name,
@@ -263,7 +303,11 @@ def _card(model: Model, lessons: Sequence[Pair], settings: TrainSettings, result
         labels=next(iter(choices)) or None if len(choices) == 1 else None,
         settings=settings,
         train=result,
-        versions={"promptkit": __version__, **{name: version(name) for name in ("torch", "transformers", "peft")}},
+        versions={"promptkit": __version__, **installed_versions()},
+        task_hash=_only({pair.task_hash for pair in lessons}),
+        tokenizer_hash=hash_tokenizer(model.tokenizer),
+        demonstrations=max(len(pair.demonstration_ids) for pair in lessons),
+        probes=record_probes(model, lessons, chat=settings.chat, count=probes),
     )
 
 

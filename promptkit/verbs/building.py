@@ -1,58 +1,181 @@
-"""A task into rows of prompts or training pairs."""
+"""A task, a mixture or a manifest into rows of prompts or training pairs, and these into files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
-from promptkit.build import (
-    iterate_pairs,
-    iterate_prompts,
-)
+from promptkit.build import iterate_prompts
 from promptkit.data import count_records
 from promptkit.errors import DataError
 from promptkit.evaluate import Progress
 from promptkit.prompt import prompt_row
+from promptkit.sets import Mixture, Part, TrainingSet, is_mixture, load_mixture, make_mixture
+from promptkit.sets.manifest import Manifest, Tally, is_manifest, manifest_path, write_set
+from promptkit.sets.mixture import parse_weight
 from promptkit.task import load_task
 from promptkit.verbs.templates import bind_matching
 from promptkit.work import Track
 
 Rows = Iterator[dict[str, Any]]
+Written = TypeVar("Written")
+PROMPTS, PAIRS = "prompts", "pairs"
+TASK, MIXTURE, MANIFEST = "task", "mixture", "manifest"
+#: Options of prompts and of a single task's pairs, by the names that they have in both.
+_PART = {name for name in Part.model_fields if name != "task"}
+_ONLY_PAIRS = {*Part.model_fields, *Mixture.model_fields} - {
+    *("task", "tasks", "data", "templates", "shots", "selection", "order", "train_limit"),
+    *("limit", "split", "seed", "chat"),
+}
 
 
-def build_rows(
+@dataclass(frozen=True)
+class Building:
+    """Rows to be written, and what counts them: None where they are prompts, which have no manifest.
+
+    `manifest` is the one that they are made from again; None where they are made for the first time.
+    """
+
+    kind: str
+    rows: Rows
+    tally: Tally | None = None
+    manifest: Manifest | None = None
+
+    def write(self, out: Path, write: Callable[[Path], Written], export: Mapping[str, Any]) -> Written:
+        """Write the rows to `out`, pairs with their manifest beside; `write` and `export` are those of `write_set`."""
+        if self.tally is None:
+            return write(out)
+        return write_set(self.tally, out, write, export, self.manifest)
+
+    def report(self) -> list[str]:
+        """Return, in words, what the rows come from and what was left out of them: a line per task."""
+        return [] if self.tally is None else describe_removed(self.tally.training_set)
+
+    def summary(self, out: Path | None) -> dict[str, Any]:
+        """Return the same as JSON, with the path of the manifest; nothing for prompts."""
+        if self.tally is None:
+            return {}
+        stocks = self.tally.training_set.stocks
+        removed = {name: stock.findings.count() for name, stock in stocks.items()}
+        return {"manifest": None if out is None else str(manifest_path(out)), "removed": removed}
+
+
+def choose_kind(source: str, kind: str | None) -> str:
+    """Return `kind`, or what a source is for by default; raises DataError where it is not for `kind`."""
+    name = _name_source(source)
+    if name != TASK and kind == PROMPTS:
+        raise DataError(f"{source}: a {name} makes training pairs; leave out --as prompts")
+    return kind or (PROMPTS if name == TASK else PAIRS)
+
+
+def _name_source(source: str) -> str:
+    return MIXTURE if is_mixture(source) else MANIFEST if is_manifest(source) else TASK
+
+
+def recall_export(source: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a mixture or a manifest says of how its rows are laid out: the split; the format, if none is given.
+
+    Without `out` in what is given, rows are neither laid out in files nor compared with the manifest's.
+    """
+    name = _name_source(source)
+    if name == MIXTURE:
+        return {} if "split" in given else {"split": load_mixture(source).split}
+    if name == TASK:
+        return {}
+    content = Manifest(Path(source)).content
+    layout = {key: content["export"].get(key) for key in ("format", "shards", "shard_rows")}
+    recalled = {} if layout.keys() & given.keys() or "out" not in given else layout
+    return {"split": content["settings"]["split"], **recalled}
+
+
+def build_rows(source: str, kind: str, *, turns: bool = False, track: Track | None = None, **given: Any) -> Building:
+    """Return the rows of a data set: of a task's prompts or pairs, of a mixture (a TOML file), or of a manifest.
+
+    `given` are the settings that were asked for: those of `build_prompts`, with `templates` and `shots`, or those of
+    `promptkit.sets.Part` and `Mixture`. With `turns` rows have chat messages, but those of a manifest, which are as
+    they were. Raises DataError for a setting that does not go with the source or the kind.
+    """
+    name = _name_source(source)
+    if kind == PROMPTS:
+        _refuse(given, _ONLY_PAIRS, "goes with training pairs: give --as pairs")
+        return Building(PROMPTS, _prompt_rows(source, track=track, **{**given, "chat": turns}))
+    manifest = None
+    if name == MANIFEST:
+        _refuse(given, given.keys() - {"data"}, "does not go with a manifest, which says all but where the data are")
+        manifest = Manifest(Path(source))
+        made = manifest.rebuild(given.get("data"))
+    else:
+        given = {**given, "chat": True} if turns else given
+        made = TrainingSet(_mix(source, given) if name == MIXTURE else _single(source, given))
+    tally = Tally(made)
+    return Building(PAIRS, _tracked(tally.rows(), made.total, Path(source).stem, track), tally, manifest)
+
+
+def _refuse(given: Mapping[str, Any], refused: Iterable[str], why: str) -> None:
+    for name in sorted(given.keys() & set(refused)):
+        option = {"templates": "template"}.get(name, name).replace("_", "-")
+        raise DataError(f"--{option} {why}")
+
+
+def _mix(source: str, given: Mapping[str, Any]) -> Mixture:
+    """Return the mixture of a file, with the settings that were given in place of the file's."""
+    _refuse(given, _PART - {"data", "limit"}, f"does not go with a mixture: write it into {source}, task by task")
+    mixture = load_mixture(source, **{name: value for name, value in given.items() if name != "data"})
+    return mixture.at(given["data"]) if "data" in given else mixture
+
+
+def _single(task: str, given: Mapping[str, Any]) -> Mixture:
+    """Return one task's settings as a mixture of it alone."""
+    part = {name: value for name, value in given.items() if name in _PART}
+    rest = {name: value for name, value in given.items() if name not in _PART}
+    loaded = load_task(task)
+    return make_mixture({**rest, "tasks": {loaded.name: {**part, "task": task}}}, f"pairs of {task}")
+
+
+def describe_removed(training_set: TrainingSet) -> list[str]:
+    """Return a line per task: how many records were read, which of them were left out, how many rows they make."""
+    lines = []
+    for name, stock in training_set.stocks.items():
+        removed = stock.findings.count()
+        line = f"{name}: {len(stock.findings.codes):,} records of {stock.place}"
+        if removed:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in removed.items())
+            line += f"; {sum(removed.values()):,} left out ({reasons})"
+        if stock.findings.conflicts:
+            line += f"; {stock.findings.conflicts:,} copies had another answer than the record that stays"
+        if training_set.mixture.copies != "keep" and not stock.tested and training_set.mixture.split != "test":
+            line += "; no validation or test split to compare with"
+        lines.append(f"{line}; {training_set.counts[name]:,} records an epoch")
+    return lines
+
+
+def _prompt_rows(
     task: str,
-    kind: str,
     *,
     templates: Sequence[str] = (),
     shots: Sequence[int] = (0,),
     track: Track | None = None,
     **settings: Any,
 ) -> Rows:
-    """Yield the rows of a data set of `prompts` or `pairs`, one template and number of shots after the other.
-
-    `settings` are those of `build_prompts` or, where they apply, `build_pairs`.
-    """
+    """Yield the rows of prompts, one template and number of shots after the other."""
     loaded = load_task(task)
-    settings = {name: value for name, value in settings.items() if value is not None}
-    if kind == "pairs":
-        unused = [name for name in ("selection", "order", "train_limit") if name in settings]
-        if any(shots) or unused:
-            raise DataError("training pairs are zero-shot: -k, --selection, --order and --train-limit go with prompts")
-    split = settings.get("split") or {"pairs": "train"}.get(kind, "test")
-    total = settings.get("limit") or count_records(loaded, split, settings.get("data"))
+    for pattern in templates:
+        if parse_weight(pattern)[1] is not None:
+            raise DataError(f"--template {pattern}: weights go with training pairs: give --as pairs, or no weight")
+    total = settings.get("limit") or count_records(loaded, settings.get("split") or "test", settings.get("data"))
     for bound in bind_matching(loaded, templates):
         for k in shots:
-            if kind == "pairs":
-                rows = iterate_pairs(loaded, bound.template, **settings)
-            else:
-                rows = map(prompt_row, iterate_prompts(loaded, bound.template, k=k, **settings))
-            yield from _tracked(rows, total, track(bound.template.name) if track and total else None)
+            rows = map(prompt_row, iterate_prompts(loaded, bound.template, k=k, **settings))
+            yield from _tracked(rows, total, bound.template.name, track)
 
 
-def _tracked(rows: Iterable[dict[str, Any]], total: int | None, report: Progress | None) -> Rows:
-    """Yield rows, reporting every hundredth of them."""
+def _tracked(rows: Iterable[dict[str, Any]], total: int | None, name: str, track: Track | None) -> Rows:
+    """Yield rows, reporting every hundredth of them; time is counted from the first row on."""
+    report: Progress | None = None
     for done, row in enumerate(rows, 1):
         yield row
-        if report and total and (done % max(1, total // 100) == 0 or done == total):
+        if track and total and (done % max(1, total // 100) == 0 or done == total):
+            report = report or track(name)
             report(min(done, total), total)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from promptkit.data import load_records, number_rows
-from promptkit.errors import DataError, RunError
+from promptkit.data import hash_order, load_records
+from promptkit.errors import RunError, TrainError
+from promptkit.formats import read_pair_rows
 from promptkit.prompt import build_prompt
+from promptkit.sources import holds_rows
 from promptkit.task import Task, load_task
 from promptkit.template import BoundTemplate
-from promptkit.verbs.templates import bind_one
+from promptkit.verbs.templates import bind_matching
 from promptkit.work import Track
+
+if TYPE_CHECKING:
+    from promptkit.models import Model
+    from promptkit.record import Record
+
+
+#: The state of a training is kept this often, so that a kill costs a minute at most.
+SAVE_SECONDS = 60.0
 
 
 def train_source(
@@ -23,6 +34,7 @@ def train_source(
     templates: Sequence[str] = (),
     data: str | None = None,
     seed: int = 0,
+    seeds: Mapping[str, int] | None = None,
     chat: bool = False,
     dtype: str = "float32",
     device: str | None = None,
@@ -33,29 +45,37 @@ def train_source(
 ) -> dict[str, Any]:
     """Train one adapter on a task's training split, or on the rows of a pairs file; return what came out.
 
-    With a task, validation records choose the epoch. `settings` are those of `train`. Raises RunError
-    where `out` exists already.
+    With a task, validation records choose the epoch; of several templates, each record gets one, drawn by the seed
+    for `template`. A training that was stopped goes on. `dtype` "auto" takes what is faster here, see
+    `choose_dtype`. `settings` are those of `train`. Raises RunError where `out` exists already.
     """
-    from promptkit.models import load_model
+    from promptkit.adapter import check_seeds
     from promptkit.train import train
 
+    given = dict(seeds or {})
+    check_seeds(given)
     path = Path(out) if out else Path("adapters") / f"{Path(source).stem}-seed{seed}"
     if path.exists():
         raise RunError(f"{path}: exists already; give another --out, or remove it first")
     validation = None
-    if Path(source).is_file() and not source.endswith(".toml"):
-        pairs: Iterable[Any] = list(itertools.islice(_read_pairs(Path(source), chat), train_limit))
+    if holds_rows(source):
+        _refuse_drawn(given)
+        pairs: Sequence[Any] = list(itertools.islice(read_pair_rows(Path(source), chat=chat), train_limit))
     else:
-        task, bound = load_task(source), bind_one(load_task(source), templates)
-        pairs, validation = _training_set(task, bound, data, seed, chat, train_limit)
+        given = {"data": seed, "template": seed, **given}
+        task = load_task(source)
+        pairs, validation = _training_set(task, bind_matching(task, templates), data, given, chat, train_limit)
+    base, timed = _load(model, dtype, device, pairs, chat, path)
     adapter = train(
-        load_model(model, dtype=dtype, device=device),
+        base,
         pairs,
         seed=seed,
+        seeds=given,
         chat=chat,
         validation=validation or None,
         out=path,
-        progress=track("training") if track else None,
+        save_seconds=SAVE_SECONDS,
+        progress=track("training") if track and is_first_process() else None,
         **settings,
     )
     from promptkit.adapter import read_card
@@ -66,35 +86,80 @@ def train_source(
         "task": card.task,
         "template": card.template,
         "model": model,
+        "dtype": card.dtype,
+        **({"dtype_seconds": timed} if timed else {}),
+        "settings": card.settings.model_dump(mode="json"),
         "rows": adapter.rows,
         "epochs": adapter.epochs,
         "best_epoch": adapter.best_epoch,
         "losses": list(adapter.losses),
         "validation": list(adapter.validation),
         "tokens_trained": adapter.tokens_trained,
+        "padded": adapter.padded,
         "seconds": adapter.seconds,
     }
 
 
-def _read_pairs(path: Path, chat: bool) -> Iterator[Any]:
-    from promptkit.train.batches import read_pairs
+def is_first_process() -> bool:
+    """Return whether this is the only process, or the first of those that a launcher started together."""
+    return os.environ.get("RANK", "0") == "0"
 
-    for number, row in number_rows(path):
-        try:
-            yield from read_pairs([row], chat=chat)
-        except DataError as error:
-            raise DataError(f"{path}:{number}: {str(error).partition(': ')[2] or error}") from error
+
+def _load(
+    name: str, dtype: str, device: str | None, pairs: Sequence[Any], chat: bool, out: Path
+) -> tuple[Model, dict[str, float]]:
+    """Return the model, and the seconds of a step in each number format that was timed to choose one."""
+    from promptkit.models import load_model
+    from promptkit.train.checkpoints import started_dtype
+    from promptkit.train.precision import choose_dtype
+    from promptkit.train.processes import as_the_first, join_processes
+
+    device = device or _own_gpu()
+    if dtype != "auto":
+        return load_model(name, dtype=dtype, device=device), {}
+    started = started_dtype(out)
+    if started:
+        return load_model(name, dtype=started, device=device), {}
+    model = load_model(name, device=device)
+    join_processes(model.device)
+    timing = as_the_first(lambda: choose_dtype(model, pairs, chat=chat))
+    if timing.dtype != model.dtype:
+        model = load_model(name, dtype=timing.dtype, device=device)
+    return model, dict(timing.seconds)
+
+
+def _own_gpu() -> str | None:
+    """Return the GPU of this process, where a launcher started one for each; None leaves the choice open."""
+    number = os.environ.get("LOCAL_RANK")
+    if number is None or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        return None if number is None else "cpu"
+    import torch
+
+    return f"cuda:{number}" if torch.cuda.is_available() else None
+
+
+def _refuse_drawn(seeds: Mapping[str, int]) -> None:
+    for name in sorted({"data", "template"} & seeds.keys()):
+        raise TrainError(f"seed {name!r} goes with a task: the rows of a file were drawn when it was built")
 
 
 def _training_set(
-    task: Task, bound: BoundTemplate, data: str | None, seed: int, chat: bool, limit: int | None
+    task: Task,
+    bounds: Sequence[BoundTemplate],
+    data: str | None,
+    seeds: Mapping[str, int],
+    chat: bool,
+    limit: int | None,
 ) -> tuple[list[Any], list[Any]]:
     """Return (pairs, validation prompts); validation comes from its own split or is cut from training."""
     from promptkit.pair import build_pair
     from promptkit.splits import split_validation
 
+    def draw(record: Record) -> BoundTemplate:
+        return bounds[int.from_bytes(hash_order(f"{seeds['template']}:template", record.id)) % len(bounds)]
+
     records = load_records(task, "train", data=data)
     own = data is None or Path(data).is_dir()
-    validation, kept = split_validation(task, records, data=data, limit=limit, seed=seed, own_split=own)
-    pairs = [build_pair(bound, record, chat=chat) for record in kept]
-    return pairs, [build_prompt(bound, record, chat=chat) for record in validation]
+    validation, kept = split_validation(task, records, data=data, limit=limit, seed=seeds["data"], own_split=own)
+    pairs = [build_pair(draw(record), record, chat=chat) for record in kept]
+    return pairs, [build_prompt(draw(record), record, chat=chat) for record in validation]

@@ -1,0 +1,88 @@
+"""A set of rows onto the Hugging Face hub: Parquet files and a data card in one commit."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from promptkit.errors import RunError
+from promptkit.shards import write_shards
+
+#: Where data stand in a data set's repository.
+DATA = "data"
+
+
+def push_rows(
+    rows: Iterable[Mapping[str, Any]],
+    repository: str,
+    *,
+    split: str,
+    card: Callable[[], str],
+    private: bool = True,
+    suffix: str = ".parquet",
+    shards: int | None = None,
+    shard_rows: int | None = None,
+    hub: Any = None,
+) -> tuple[str, int]:
+    """Push rows as one split of a data set; return (address of the commit, how many rows).
+
+    The repository is asked first, so that nothing is built in vain; then the rows are written to a temporary folder,
+    and files and card go up in one commit: the split is there whole or not at all. A new repository is private unless
+    told otherwise; one that is there keeps who may read it, and its card. Who one is, `huggingface_hub` knows from
+    `hf auth login` or HF_TOKEN; nothing of it is read or kept here. `hub` is an `HfApi`, or what stands in for one.
+
+    Raises RunError where the split is there already, and for what the hub or the network refuses.
+    """
+    from huggingface_hub import HfApi
+
+    hub = hub or HfApi(library_name="promptkit")
+    with _hub_errors(repository):
+        hub.whoami()  # without a login, a private repository looks as if it were not there
+        found = _look(hub, repository)
+    there = found or {}
+    if taken := [path for path in there.get("files", ()) if path.startswith(f"{DATA}/{split}-")]:
+        raise RunError(f"{repository}: has {taken[0]} already; nothing is overwritten: push to another repository")
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / DATA / f"{split}{suffix}"
+        count = write_shards(rows, target, shards=None if shard_rows else shards or 1, shard_rows=shard_rows)
+        if "README.md" not in there.get("files", ()):
+            (Path(folder) / "README.md").write_text(card(), encoding="utf-8")
+        with _hub_errors(repository):
+            if found is None:
+                hub.create_repo(repository, repo_type="dataset", private=private)
+            done = hub.upload_folder(
+                repo_id=repository,
+                repo_type="dataset",
+                folder_path=folder,
+                commit_message=f"Add {count:,} rows of {split}",
+                parent_commit=there.get("commit"),
+            )
+    return str(done.commit_url), count
+
+
+def _look(hub: Any, repository: str) -> dict[str, Any] | None:
+    """Return the last commit of a data set's repository and its files; None where there is no such repository."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        info = hub.repo_info(repository, repo_type="dataset")
+    except RepositoryNotFoundError:
+        return None
+    return {"commit": info.sha, "files": [file.rfilename for file in info.siblings or ()]}
+
+
+@contextmanager
+def _hub_errors(repository: str) -> Iterator[None]:
+    """Turn what the hub's client raises into one line."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except (OSError, ValueError, errors.HTTPError) as error:  # type: ignore[attr-defined] # what its client raises
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"{repository}: cannot be pushed to: {reason}; log in with `hf auth login`, or write files with --out"
+        ) from error

@@ -1,0 +1,142 @@
+"""An adapter and its base model into one plain model folder that answers as the two did."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptkit.adapter import AdapterCard, Merged, find_card, write_card
+from promptkit.errors import ModelError, PromptkitWarning
+from promptkit.files import check_free, new_folder
+from promptkit.models import check_dtype, load_model, quiet_transformers
+from promptkit.models.quantize import NF4
+from promptkit.models.source import is_adapter, locate
+from promptkit.probes import Verdict, ask_again, hash_tokenizer, installed_versions, rounding_of
+
+if TYPE_CHECKING:
+    from promptkit.models import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """A merged model: its folder, its number format, and what its probes say; None where the adapter has none."""
+
+    path: Path
+    dtype: str
+    verdict: Verdict | None
+
+    def __fspath__(self) -> str:
+        """Return the folder's path: a merged model can be given wherever a folder can."""
+        return str(self.path)
+
+    __str__ = __fspath__
+
+
+def merge(
+    adapter: str | Path,
+    out: str | Path,
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    force: bool = False,
+    trust_remote_code: bool = False,
+) -> Merge:
+    """Write a plain model folder in which the adapter's weights are added to those of its base model.
+
+    It holds weights, configuration, tokenizer and generation configuration, as transformers writes them, and the
+    adapter's card. The sum is taken in float32 and rounded to `dtype`, by default that of the training. The folder is
+    loaded and the adapter's probes are scored with it before it appears at `out`.
+
+    Raises ModelError where the folder is no adapter or of a kind that cannot be merged, where a probe changes its
+    label and `force` is not given, and what `load_model` raises; RunError where `out` exists or cannot be written.
+    After an error nothing is left. With `force` a changed label is a PromptkitWarning. That a score moved by more than
+    rounding explains is one always, and that there are no probes.
+    """
+    folder, path = locate(str(adapter)), Path(out)
+    if not is_adapter(folder):
+        raise ModelError(f"{folder}: no adapter: expected adapter_config.json, and no config.json beside it")
+    check_free(path)
+    card = find_card(folder)
+    dtype = dtype or _dtype_of(card)
+    check_dtype(dtype)
+    if dtype == NF4:
+        raise ModelError("a merged model cannot be written in nf4: expected float32, bfloat16 or float16")
+    options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code, "on_flip": "ignore"}
+    with new_folder(path) as part:
+        _write_sum(load_model(str(folder), **options), folder, part, dtype)
+        merged = load_model(str(part), dtype=dtype, **options)
+        verdict = _judge(merged, folder, card, force)
+        if card:
+            write_card(part, _merged_card(card, merged, verdict))
+    return Merge(path, dtype, verdict)
+
+
+def _dtype_of(card: AdapterCard | None) -> str:
+    """Return the number format of the training; of a quantized one, that which it computed in."""
+    if card is None:
+        return "float32"
+    return "bfloat16" if card.dtype == NF4 else card.dtype
+
+
+def _write_sum(model: Model, folder: Path, part: Path, dtype: str) -> None:
+    """Write the merged model's files, all but the card."""
+    import torch
+    from safetensors import SafetensorError
+
+    network = _add_up(model, folder).to(getattr(torch, dtype))
+    try:
+        with quiet_transformers():
+            network.save_pretrained(str(part))
+            model.tokenizer.save_pretrained(str(part))
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+def _add_up(model: Model, folder: Path) -> Any:
+    """Return the base network with the adapter in its weights. Raises ModelError for a kind that peft cannot merge."""
+    kind = next(iter(model.network.peft_config.values())).peft_type.value
+    if not hasattr(model.network, "merge_and_unload"):
+        raise ModelError(f"{folder}: an adapter of the kind {kind} is no change of weights, so it cannot be merged")
+    try:
+        return model.network.merge_and_unload(safe_merge=True)
+    except (ValueError, NotImplementedError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{folder}: an adapter of the kind {kind} that cannot be merged: {reason}") from error
+
+
+def _judge(merged: Model, folder: Path, card: AdapterCard | None, force: bool) -> Verdict | None:
+    """Ask the adapter's probes again; raise ModelError where one changed its label, unless `force` is given."""
+    if card is None or card.probes is None:
+        warnings.warn(
+            f"{folder}: the adapter has no probes, so nothing shows that the merged model answers as it did",
+            PromptkitWarning,
+            stacklevel=3,
+        )
+        return None
+    verdict = ask_again(merged, card.probes)
+    found = f"{folder}: merged in {merged.dtype}, {verdict}"
+    if verdict.flips and not force:
+        other = "" if merged.dtype == "float32" else "another --dtype such as float32, or "
+        raise ModelError(f"{found}; give {other}--force to merge all the same; nothing was written")
+    if verdict.flips or verdict.largest > max(map(rounding_of, (merged.dtype, card.probes.dtype))):
+        warnings.warn(found, PromptkitWarning, stacklevel=3)
+    return verdict
+
+
+def _merged_card(card: AdapterCard, merged: Model, verdict: Verdict | None) -> AdapterCard:
+    """Return the card of the merged model: where it came from, and what its probes say from now on."""
+    told = Merged(
+        probes=verdict.count if verdict else 0,
+        flipped=len(verdict.flips) if verdict else 0,
+        largest=round(verdict.largest, 6) if verdict else 0.0,
+    )
+    now = {
+        "dtype": merged.dtype,
+        "versions": {**card.versions, **installed_versions()},
+        "tokenizer_hash": hash_tokenizer(merged.tokenizer),
+        "probes": verdict.probes if verdict else None,
+        "merged": told,
+    }
+    return card.model_copy(update=now)

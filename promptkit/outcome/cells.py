@@ -1,0 +1,90 @@
+"""The finished cells of a study: their axes, their conditions, and every prediction as a row of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from promptkit.evaluate import right_answers
+from promptkit.grid import AXES, Point
+from promptkit.store import cell_key
+from promptkit.summary import Finished
+
+#: The axes that repeat a condition: their values have no meaning of their own.
+VARIED = ("draw", "order", "seed")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished cell of a study and its place on the axes."""
+
+    point: Point
+    cell: Finished
+
+    @cached_property
+    def right(self) -> tuple[int, ...]:
+        """1 or 0 per test record: whether its answer was read and right."""
+        return right_answers(self.cell.result)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of test records that it is right about."""
+        return fmean(self.right)
+
+
+def list_axes(points: Iterable[Point]) -> dict[str, tuple[str, ...]]:
+    """Return the values that every axis takes in these cells, in the order of the cells."""
+    found: dict[str, dict[str, None]] = {}
+    for point in points:
+        for axis, value in point.factors.items():
+            found.setdefault(axis, {})[value] = None
+    return {axis: tuple(found[axis]) for axis in AXES if axis in found}
+
+
+def fixed_factors(point: Point) -> dict[str, str]:
+    """Return a cell's place on the axes that make its condition: all but the draw, its order and the seed."""
+    return {axis: value for axis, value in point.factors.items() if axis not in VARIED}
+
+
+def group_methods(done: Sequence[Done]) -> list[list[Done]]:
+    """Return the cells that differ in nothing but the draw, its order and the seed, together."""
+    groups: dict[tuple[tuple[str, str], ...], list[Done]] = {}
+    for each in done:
+        groups.setdefault(tuple(fixed_factors(each.point).items()), []).append(each)
+    return list(groups.values())
+
+
+def write_predictions(cells: Iterable[tuple[Point, Sequence[Mapping[str, Any]]]], path: Path) -> None:
+    """Write every prediction of every cell as a row of a Parquet file, in place of one that is there.
+
+    Columns: the axes, `cell` (its key), `id`, `label`, `predicted` (as text), `right`, `logprobs` (nats per choice).
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    from promptkit.files import new_file
+
+    with new_file(path) as file:
+        table = pyarrow.Table.from_pylist(list(_prediction_rows(cells)))
+        pyarrow.parquet.write_table(table, file)
+
+
+def _prediction_rows(cells: Iterable[tuple[Point, Sequence[Mapping[str, Any]]]]) -> Iterator[Mapping[str, Any]]:
+    for point, predictions in cells:
+        axes = {axis: point.factors.get(axis) for axis in AXES}
+        key = cell_key(point.spec)
+        right = right_answers({"predictions": predictions})
+        for row, is_right in zip(predictions, right, strict=True):
+            yield {
+                "cell": key,
+                **axes,
+                "id": row["id"],
+                "label": None if row["label"] is None else str(row["label"]),
+                "predicted": None if row["predicted"] is None else str(row["predicted"]),
+                "right": bool(is_right),
+                "logprobs": row["logprobs"],
+            }

@@ -1,0 +1,95 @@
+"""Cells of one condition into what it leans to: labels, and those of the demonstrations shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from promptkit.build import Demonstrations
+from promptkit.metrics import Answer
+from promptkit.outcome.cells import Done
+from promptkit.record import Record
+from promptkit.select import Draw, asks_for_probabilities, asks_for_vectors
+from promptkit.splits import Splits
+from promptkit.stats.leaning import measure_repeats, share_labels
+
+
+def describe_labels(group: Sequence[Done]) -> list[dict[str, Any]]:
+    """Return how often each label was answered over the cells of one condition, beside how often it is right.
+
+    A label is its index; None is an answer that could not be read.
+    """
+    predicted = [row["predicted"] for each in group for row in each.cell.result["predictions"]]
+    labels = [label for each in group for label in each.cell.labels]
+    return [
+        {"label": share.label, "predicted": share.predicted, "ci95": share.interval.as_list(), "true": share.true}
+        for share in share_labels(predicted, labels)
+    ]
+
+
+class Shown:
+    """The labels that the prompts of cells show, worked out anew from pool and draw, each choice once."""
+
+    def __init__(self, splits: Splits) -> None:
+        self._splits = splits
+        self._draws: dict[tuple[Any, ...], Demonstrations] = {}
+
+    def repeats(self, group: Sequence[Done]) -> list[dict[str, Any]]:
+        """Return how often answers repeat the label of a demonstration: of any (None), the last (1), the one before …
+
+        Draws are told apart, so that intervals are for other choices. Nothing for cells without demonstrations, for
+        those from which some were dropped, for labels that are none of the task's, and where a model chose.
+        """
+        if any(not _is_known(each) for each in group):
+            return []
+        predicted: list[Answer] = []
+        shown: list[Sequence[Answer]] = []
+        draws: list[str] = []
+        for each in group:
+            rows = each.cell.result["predictions"]
+            predicted += [row["predicted"] for row in rows]
+            shown += self._labels(each)
+            draws += [each.point.factors["draw"]] * len(rows)
+        return [
+            {
+                "from_end": repeat.from_end,
+                "rate": repeat.rate,
+                "chance": repeat.chance,
+                "excess": repeat.excess,
+                "ci95": repeat.excess_interval.as_list(),
+                "n": repeat.n,
+            }
+            for repeat in measure_repeats(predicted, shown, groups=draws)
+        ]
+
+    def _labels(self, each: Done) -> list[Sequence[Answer]]:
+        """Return, per query, the labels of its demonstrations in the order in which they stand there."""
+        condition = each.cell.condition
+        assert condition.draw
+        own, found = self._demonstrations(condition.draw), []
+        seen: dict[tuple[str, ...], Sequence[Answer]] = {}
+        for query in self._splits.test:
+            chosen: tuple[Record, ...] = own(query, condition.k)
+            key = tuple(record.id for record in chosen)
+            if key not in seen:
+                seen[key] = [record.label for record in condition.relabel(chosen)]
+            found.append(seen[key])
+        return found
+
+    def _demonstrations(self, draw: Draw) -> Demonstrations:
+        key = (draw.selection, draw.order, draw.seed, draw.order_seed)
+        if key not in self._draws:
+            self._draws[key] = Demonstrations(self._splits.pool, draw)
+        return self._draws[key]
+
+
+def _is_known(each: Done) -> bool:
+    condition = each.cell.condition
+    return bool(
+        condition.draw
+        and condition.bound.task.labels
+        and not each.cell.result["dropped"]
+        and condition.demo_labels != "words"
+        and not asks_for_vectors(condition.draw.selection)
+        and not asks_for_probabilities(condition.draw.selection)
+    )

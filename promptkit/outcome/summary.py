@@ -1,0 +1,156 @@
+"""A study's finished cells into the object that `--json` prints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from promptkit.errors import StudyError
+from promptkit.grid import AXES, NESTED, StudySettings
+from promptkit.outcome.cells import VARIED, Done, fixed_factors, group_methods, list_axes
+from promptkit.outcome.contrasts import compare_best, correlate_models, correlate_scores
+from promptkit.outcome.leaning import Shown, describe_labels
+from promptkit.outcome.tables import fill_forms
+from promptkit.outcome.words import describe_agreement, describe_best, describe_leaning
+from promptkit.splits import Splits
+from promptkit.stats import quantiles
+from promptkit.stats.variance import decompose_variance, describe_shares
+from promptkit.summary import count_break_even, describe_cell, describe_method, describe_notes, guess_accuracy
+from promptkit.task import Task
+
+if TYPE_CHECKING:
+    from promptkit.models import Model
+
+
+def describe_study(task: Task, model: Model, settings: StudySettings, splits: Splits) -> dict[str, Any]:
+    """Return what can be said of a study before any cell is known; the keys that `compare` has mean the same."""
+    labels = Counter(record.label for record in splits.test)
+    return {
+        "task": task.name,
+        "model": model.name,
+        "preset": {"reference": settings.reference, "about": settings.about},
+        "labels": list(task.labels) if task.labels else None,
+        "metric": task.metric,
+        "chance": guess_accuracy(task, splits),
+        "majority": max(labels.values()) / len(splits.test) if task.labels else None,
+        "records": {"test": len(splits.test), "pool": len(splits.pool), "validation": len(splits.validation)},
+    }
+
+
+def summarize_study(
+    task: Task, model: Model, settings: StudySettings, splits: Splits, done: Sequence[Done], away: Sequence[Done] = ()
+) -> dict[str, Any]:
+    """Return the study as JSON. `away` are its cells on the records of other tasks: listed, and in the tables.
+
+    Beside what `compare` has: the axes and their levels, the shares of variance, the best condition tested against
+    the others, what conditions lean to, how far models and scores agree, and the tables of the preset's paper.
+    """
+    shares, best = share_variance(done), compare_best(done)
+    agreement = [*correlate_models(done), *correlate_scores(done)]
+    methods = _methods(task, splits, done)
+    said = [*shares["verdict"], *describe_best(best), *describe_agreement(agreement), *describe_leaning(task, methods)]
+    return {
+        **describe_study(task, model, settings, splits),
+        "models": list(dict.fromkeys(each.point.factors["model"] for each in done)),
+        "axes": {axis: list(values) for axis, values in list_axes(each.point for each in done).items()},
+        "cells": [_cell(task, each) for each in done],
+        "methods": methods,
+        "break_even": count_break_even_of(model, done),
+        "levels": describe_levels([(each.point.factors, each.accuracy) for each in done]),
+        "quantiles": _quantiles([each.accuracy for each in done]),
+        **shares,
+        "verdict": said,
+        "best": best,
+        "agreement": agreement,
+        "forms": fill_forms(settings.forms, [*done, *away]),
+        "away": [_cell(task, each) for each in away],
+        "notes": [*splits.notes, *describe_notes([each.cell for each in done])],
+    }
+
+
+def _cell(task: Task, each: Done) -> dict[str, Any]:
+    row = {
+        **describe_cell(task, each.cell),
+        "model": each.point.factors["model"],
+        "factors": dict(each.point.factors),
+    }
+    return {**row, "picked": list(each.point.picked)} if each.point.picked else row
+
+
+def _methods(task: Task, splits: Splits, done: Sequence[Done]) -> list[dict[str, Any]]:
+    shown, rows = Shown(splits), []
+    for group in group_methods(done):
+        row = describe_method(task, [each.cell for each in group])
+        factors, accuracy = fixed_factors(group[0].point), row["accuracy"]
+        row |= {"model": factors["model"], "factors": factors, "spread": accuracy["max"] - accuracy["min"]}
+        row["quantiles"] = _quantiles([each.accuracy for each in group])
+        if task.labels:
+            row |= {"leans": describe_labels(group), "repeats": shown.repeats(group)}
+        rows.append(row)
+    return rows
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float]:
+    return {str(at): value for at, value in quantiles(values).items()}
+
+
+def describe_levels(cells: Sequence[tuple[Mapping[str, str], float]]) -> dict[str, Any]:
+    """Return, per axis that varies, the accuracy over the cells of each of its values; draws and orders left out."""
+    axes: dict[str, dict[str, None]] = {}
+    for factors, _ in cells:
+        for axis, value in factors.items():
+            axes.setdefault(axis, {})[value] = None
+    found: dict[str, Any] = {}
+    for axis, values in ((axis, axes[axis]) for axis in AXES if axis in axes):
+        if len(values) < 2 or axis in VARIED:
+            continue
+        found[axis] = []
+        for value in values:
+            means = [accuracy for factors, accuracy in cells if factors.get(axis) == value]
+            found[axis].append(
+                {"value": value, "cells": len(means), "mean": fmean(means), "min": min(means), "max": max(means)}
+            )
+    return found
+
+
+def share_variance(done: Sequence[Done]) -> dict[str, Any]:
+    """Return the factors' shares of variance, and in words what they mean; empty for less than two cells."""
+    axes = {axis: values for axis, values in list_axes(each.point for each in done).items() if len(values) > 1}
+    if len(done) < 2 or not axes:
+        return {"factors": [], "verdict": []}
+    factors, notes = _tell_apart({axis: [each.point.factors.get(axis, "") for each in done] for axis in axes})
+    nested = {inner: outer for inner, outer in NESTED.items() if inner in factors and outer in factors}
+    try:
+        found = decompose_variance([each.right for each in done], factors, nested=nested)
+    except StudyError as error:
+        return {"factors": [], "verdict": [f"The variance is not split: {error}."]}
+    shares = [
+        {"factor": part.name, "share": part.share, "ci95": part.interval.as_list(), "between": part.between}
+        for part in found.parts
+    ]
+    return {"factors": shares, "verdict": [describe_shares(found), *notes]}
+
+
+def _tell_apart(factors: dict[str, list[str]]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the factors whose levels do not follow from those before them, and sentences on the others."""
+    kept: dict[str, list[str]] = {}
+    notes = []
+    for axis, levels in factors.items():
+        pairs = set(zip(zip(*kept.values(), strict=True), levels, strict=True)) if kept else set()
+        if kept and len(pairs) == len({before for before, _ in pairs}):
+            notes.append(
+                f"In this grid the {axis} follows from {' and '.join(kept)}: their parts cannot be told apart."
+            )
+        else:
+            kept[axis] = levels
+    return kept, notes
+
+
+def count_break_even_of(model: Model, done: Sequence[Done]) -> dict[str, Any]:
+    """Return the break-even counts of the cells of this model, empty where nothing was trained."""
+    from promptkit.cost import shape_of
+
+    groups = [group for group in group_methods(done) if group[0].point.factors["model"] == model.name]
+    return count_break_even(shape_of(model.network), [[each.cell for each in group] for group in groups])

@@ -1,0 +1,139 @@
+"""What a study tells beside its cells, as tables: its paper's forms, tests, leanings, ranks, a budget's yield."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from promptkit.report.numbers import Column, Numbers
+from promptkit.report.source import condition_of, name_conditions
+
+Result = Mapping[str, Any]
+
+
+def count_study(result: Result) -> list[Numbers]:
+    """Return the tables of a study that have rows, those of its paper first."""
+    found = [*_forms(result), _budget(result), _best(result), _labels(result), _repeats(result), _agreement(result)]
+    return [table for table in found if table and table.rows]
+
+
+def _forms(result: Result) -> list[Numbers]:
+    return [
+        Numbers(
+            f"form-{number}",
+            form["title"],
+            tuple(Column(head, head, kind) for head, kind in zip(form["header"], form["kinds"], strict=True)),
+            tuple(tuple(row) for row in form["rows"]),
+        )
+        for number, form in enumerate(result.get("forms", ()), 1)
+    ]
+
+
+def _budget(result: Result) -> Numbers | None:
+    if not (budget := result.get("budget")):
+        return None
+    columns = (
+        Column("calls", "calls", "count"),
+        Column("full grid", "full_calls", "count"),
+        Column("spread", "spread", "percent"),
+        Column("95 %", "ci95", "interval"),
+        Column("best", "best", "plus-minus"),
+        Column("worst", "worst", "plus-minus"),
+    )
+    ends = ([budget[end]["mean"], budget[end]["std"]] for end in ("best", "worst"))
+    row = (budget["calls"], budget["full_calls"], budget["spread"], budget["ci95"], *ends)
+    return Numbers("budget", "What the budget tells: spread of accuracy, in points", columns, (row,))
+
+
+def _best(result: Result) -> Numbers | None:
+    if not (best := result.get("best")):
+        return None
+    places = [best["best"], *(row["factors"] for row in best["rows"])]
+    every = dict.fromkeys(axis for place in places for axis in place)
+    axes = [axis for axis in every if len({place.get(axis) for place in places}) > 1]
+    columns = (
+        *(Column(axis, axis) for axis in axes),
+        Column("behind the best", "lead", "percent"),
+        Column("95 %", "ci95", "interval"),
+        Column("p", "p_value", "p"),
+        Column("p, corrected", "adjusted", "p"),
+        Column("items needed", "items_needed", "count"),
+    )
+    rows = tuple(
+        (
+            *(row["factors"].get(axis) for axis in axes),
+            row["lead"],
+            row["ci95"],
+            row["p_value"],
+            row["adjusted"],
+            row["items_needed"],
+        )
+        for row in sorted(best["rows"], key=lambda row: row["lead"])
+    )
+    name = ", ".join(f"{axis} {best['best'][axis]}" for axis in axes if axis in best["best"])
+    return Numbers("tests", f"Against the best ({name}), in points, nearest first", columns, rows)
+
+
+def _labels(result: Result) -> Numbers | None:
+    labels = result.get("labels") or []
+    names = name_conditions(result)
+    columns = (
+        Column("condition", "condition"),
+        Column("label", "label"),
+        Column("answered", "predicted", "percent"),
+        Column("95 %", "ci95", "interval"),
+        Column("right", "true", "percent"),
+    )
+    rows = tuple(
+        (names[condition_of(method)], _label(each["label"], labels), each["predicted"], each["ci95"], each["true"])
+        for method in result["methods"]
+        for each in method.get("leans", ())
+    )
+    return Numbers("labels", "How often each label is answered, and is right, in %", columns, rows)
+
+
+def _label(label: Any, labels: Sequence[str]) -> str:
+    return (
+        "unread" if label is None else labels[label] if isinstance(label, int) and label < len(labels) else str(label)
+    )
+
+
+def _repeats(result: Result) -> Numbers | None:
+    names = name_conditions(result)
+    columns = (
+        Column("condition", "condition"),
+        Column("demonstration", "from_end"),
+        Column("repeated", "rate", "percent"),
+        Column("by chance", "chance", "percent"),
+        Column("excess", "excess", "percent"),
+        Column("95 %", "ci95", "interval"),
+    )
+    rows = tuple(
+        (names[condition_of(method)], _place(each), each["rate"], each["chance"], each["excess"], each["ci95"])
+        for method in result["methods"]
+        for each in method.get("repeats", ())
+    )
+    return Numbers("repeats", "How often answers repeat a demonstration's label, in %", columns, rows)
+
+
+def _place(repeat: Mapping[str, Any]) -> str:
+    place = repeat["from_end"]
+    return "any" if place is None else "last" if place == 1 else f"{place} from the end"
+
+
+def _agreement(result: Result) -> Numbers | None:
+    columns = (
+        Column("first", "first"),
+        Column("second", "second"),
+        Column("prompts", "conditions", "count"),
+        Column("Spearman", "spearman", "ratio"),
+        Column("95 %", "spearman_ci95", "ratios"),
+        Column("turn round, %", "reversal", "percent"),
+        Column("Kendall", "kendall", "ratio"),
+        Column("95 %", "kendall_ci95", "ratios"),
+    )
+    keys = [column.name for column in columns]
+    rows = tuple(tuple(each[key] for key in keys) for each in result.get("agreement", ()))
+    return Numbers(
+        "ranks", "How alike the same prompts are ranked, and how many pairs of them turn the two round", columns, rows
+    )

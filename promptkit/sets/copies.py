@@ -1,0 +1,182 @@
+"""Records into keys, and keys into which records are copies of one another or of records to be tested on.
+
+Nothing but 64-bit hashes is kept of a record, 32 bytes in all: of 10 million different records two share a hash, so
+that one of them is removed by mistake, with a chance of 3 in a million.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import regex
+
+from promptkit.data import hash_order
+from promptkit.record import Record
+from promptkit.select.pool import record_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Punctuation, but for marks that make a number another one (-5, 1.5, 2 / 3), and spaces, but for those between digits.
+_UNSEEN = regex.compile(r"\p{P}(?! ?\d)|\p{C}| (?!\d)|(?<!\d) ")
+_UNLABELLED = 2**64 - 1
+
+
+def normalize_text(text: str) -> str:
+    """Return what near copies share: no case, no spaces, no punctuation; marks before a digit and symbols stay."""
+    return _UNSEEN.sub("", " ".join(unicodedata.normalize("NFKC", text).casefold().split()))
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8])
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is kept of N records, as unsigned 64-bit numbers [N] each.
+
+    `ranks` order the records after a shuffle by the seed. `exact` and `near` are equal where what is asked is, to the
+    byte or but for case, spaces and punctuation; `answers` where the answer is (a fixed label is its index).
+    """
+
+    ranks: NDArray[Any]
+    exact: NDArray[Any]
+    near: NDArray[Any]
+    answers: NDArray[Any]
+    digest: str = ""
+
+
+def survey_records(records: Iterable[Record], *, seed: int, keys: bool = True) -> Survey:
+    """Return the survey of the records, in their order; without `keys`, `exact` and `near` are left empty."""
+    import numpy
+
+    ranks, exact, near, answers = (array("Q") for _ in range(4))
+    digest = hashlib.sha256()
+    for record in records:
+        content = (record.id, record.fields, record.label, record.rationale, record.choices)
+        digest.update(repr(content).encode("utf-8", "surrogatepass"))
+        ranks.append(int.from_bytes(hash_order(seed, record.id)[:8]))
+        answers.append(_answer(record))
+        if keys:
+            text = record_text(record)
+            exact.append(_hash(text))
+            plain = normalize_text(text)
+            near.append(_hash(plain) if plain else exact[-1])
+    columns = {"ranks": ranks, "exact": exact, "near": near, "answers": answers}
+    read = {name: numpy.frombuffer(numbers, dtype=numpy.uint64) for name, numbers in columns.items()}
+    return Survey(**read, digest=digest.hexdigest())
+
+
+def _answer(record: Record) -> int:
+    if record.label is None:
+        return _UNLABELLED
+    if isinstance(record.label, int) and record.choices is None:
+        return record.label
+    return _hash(
+        record.choices[record.label] if record.choices and isinstance(record.label, int) else str(record.label)
+    )
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Why each of N records is left out: `codes` [N] are places in `reasons`, whose first is the empty one: kept.
+
+    `conflicts` counts the removed copies whose answer is another than that of the record that stays.
+    """
+
+    codes: NDArray[Any]
+    reasons: tuple[str, ...] = ("",)
+    conflicts: int = 0
+
+    @property
+    def kept(self) -> NDArray[Any]:
+        """Whether each record stays, bool [N]."""
+        return self.codes == 0
+
+    def mark(self, places: NDArray[Any], reason: str) -> Findings:
+        """Return the findings with `reason` for those of `places` (bool [N] or indices) that were kept so far."""
+        import numpy
+
+        chosen = numpy.zeros(len(self.codes), dtype=bool)
+        chosen[places] = True
+        chosen &= self.codes == 0
+        if not chosen.any():
+            return self
+        codes = numpy.where(chosen, len(self.reasons), self.codes).astype(numpy.uint16)
+        return Findings(codes, (*self.reasons, reason), self.conflicts)
+
+    def count(self) -> dict[str, int]:
+        """Return reason -> how many records it removed."""
+        return {reason: int((self.codes == code).sum()) for code, reason in enumerate(self.reasons) if code}
+
+
+def keep_all(count: int) -> Findings:
+    """Return findings that leave out none of `count` records."""
+    import numpy
+
+    return Findings(numpy.zeros(count, dtype=numpy.uint16))
+
+
+def find_overlap(survey: Survey, findings: Findings, tested: Mapping[str, Survey], *, near: bool) -> Findings:
+    """Mark the records that equal one of `tested`: names such as `the test split of sst2` with their surveys."""
+    import numpy
+
+    for name, other in tested.items():
+        findings = findings.mark(numpy.isin(survey.exact, other.exact), f"in {name}")
+        if near:
+            findings = findings.mark(numpy.isin(survey.near, other.near), f"nearly in {name}")
+    return findings
+
+
+def find_copies(
+    surveys: Sequence[Survey], findings: Sequence[Findings], questions: Sequence[object], *, near: bool
+) -> list[Findings]:
+    """Mark all but one of the records that ask the same; the one of the lowest rank stays, of equal ranks the first.
+
+    Records of several sources are copies of each other where `questions` are equal: what is asked of a text belongs to
+    what is asked.
+    """
+    import numpy
+
+    found = list(findings)
+    for question in dict.fromkeys(questions):
+        places = [place for place, own in enumerate(questions) if own == question]
+        owner = numpy.concatenate([numpy.full(len(surveys[at].ranks), at) for at in places])
+        local = numpy.concatenate([numpy.arange(len(surveys[at].ranks)) for at in places])
+        kept = numpy.concatenate([found[at].kept for at in places])
+        joined = Survey(
+            *(
+                numpy.concatenate([getattr(surveys[at], name) for at in places])[kept]
+                for name in ("ranks", "exact", "near", "answers")
+            )
+        )
+        same, later, other = _group(joined, near)
+        owner, local = owner[kept], local[kept]
+        for at in places:
+            mine = owner == at
+            marked = found[at].mark(local[mine & same], "a copy of another record")
+            marked = marked.mark(local[mine & later], "nearly a copy of another record")
+            found[at] = Findings(marked.codes, marked.reasons, int((mine & other).sum()))
+    return found
+
+
+def _group(survey: Survey, near: bool) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return which records are copies of one before them by rank, near copies, and either with another answer."""
+    import numpy
+
+    keys = survey.near if near else survey.exact
+    order = numpy.lexsort((survey.ranks, keys))
+    first = numpy.ones(len(order), dtype=bool)
+    first[1:] = keys[order][1:] != keys[order][:-1]
+    stays = order[first][numpy.cumsum(first) - 1]  # in sorted order: the record of the group that stays
+    removed, kept = order[~first], stays[~first]
+    same, later, other = (numpy.zeros(len(order), dtype=bool) for _ in range(3))
+    same[removed] = survey.exact[removed] == survey.exact[kept]
+    later[removed] = ~same[removed]
+    other[removed] = survey.answers[removed] != survey.answers[kept]
+    return same, later, other

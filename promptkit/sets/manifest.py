@@ -1,0 +1,314 @@
+"""A training set into its manifest: what is in it, from what it was made, and enough to make it again to the byte."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from promptkit.errors import DataError, RunError
+from promptkit.files import check_free, temporary_path, unwritable
+from promptkit.library import display_path
+from promptkit.sets.mixture import OWN, Mixture, make_mixture
+from promptkit.sets.stock import Stock
+from promptkit.sets.training_set import Component, Item, Row, TrainingSet, load_component
+from promptkit.sets.wording import RANDOM, SWAPPED, load_legend
+from promptkit.task import Task, load_task
+
+Written = TypeVar("Written")
+#: The first key of a manifest, and which form it has.
+MARK, FORM = "promptkit_manifest", 1
+#: The packages that rows, or the bytes of a file of rows, depend on.
+PACKAGES = ("promptkit", "jinja2", "numpy", "orjson", "pyarrow", "datasets")
+#: Ids of removed records that a manifest names at most, per reason.
+_NAMED = 1_000
+_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+
+
+class Tally:
+    """The rows of a set as they pass by: counted by what they are, and hashed.
+
+    `rows` is the SHA-256 of all rows as JSON lines, `ids` that of the appearances of records alone.
+    """
+
+    def __init__(self, training_set: TrainingSet) -> None:
+        self.training_set = training_set
+        self.counts: Counter[tuple[str, str, int, str, int, str | None]] = Counter()
+        self._rows, self._ids = hashlib.sha256(), hashlib.sha256()
+
+    def rows(self) -> Iterator[Row]:
+        """Yield the rows of the set, each counted when it is asked for."""
+        for item in self.training_set.items():
+            for row in self.training_set.render(item):
+                self._add(item, row)
+                yield row
+
+    def _add(self, item: Item, row: Row) -> None:
+        moment, k, labels = item.moment, len(row["demonstration_ids"]), item.component.task.labels
+        label = labels[item.record.label] if labels and isinstance(item.record.label, int) else None
+        self.counts[moment.part, row["template"], k, row.get("labels", OWN), moment.epoch, label] += 1
+        self._rows.update(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+        named = (moment.part, moment.id, moment.epoch, moment.repeat, row["template"], k)
+        self._ids.update(orjson.dumps(named, option=orjson.OPT_APPEND_NEWLINE))
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts of rows in all, and per task by template, demonstrations, wording, epoch and label."""
+        tasks: dict[str, Any] = {}
+        for component in self.training_set.components:
+            own = {key: count for key, count in self.counts.items() if key[0] == component.name}
+            axes = ("templates", "shots", "wordings", "epochs", "labels")
+            tasks[component.name] = {
+                "rows": sum(own.values()),
+                "records": self.training_set.counts[component.name],
+                **{axis: _add_up(own, place) for place, axis in enumerate(axes, 1)},
+            }
+        return {
+            "rows": self.counts.total(),
+            "rows_sha256": self._rows.hexdigest(),
+            "ids_sha256": self._ids.hexdigest(),
+            "counts": tasks,
+        }
+
+
+def _add_up(counts: Mapping[tuple[Any, ...], int], place: int) -> dict[Any, int]:
+    added: Counter[Any] = Counter()
+    for key, count in counts.items():
+        if key[place] is not None:
+            added[key[place]] += count
+    return dict(sorted(added.items()))
+
+
+def describe_set(training_set: TrainingSet) -> dict[str, Any]:
+    """Return what a set is made from, which does not depend on its rows: settings, files, data, what was left out."""
+    mixture = training_set.mixture
+    return {
+        "settings": mixture.model_dump(mode="json"),
+        "tasks": {
+            each.name: {
+                "task": each.task.name,
+                "sha256": each.task.hash,
+                "templates": template_hashes(each),
+                **_describe_stock(training_set, each.name),
+            }
+            for each in training_set.components
+        },
+        "legend": _hash_legend(mixture),
+    }
+
+
+def template_hashes(component: Component) -> dict[str, str]:
+    """Return name -> hash of the templates of a part."""
+    return {name: bound.template.hash for name, bound in component.templates.items()}
+
+
+def _describe_stock(training_set: TrainingSet, name: str) -> dict[str, Any]:
+    stock = training_set.stocks[name]
+    described: dict[str, Any] = {"data": _describe_data(stock), "compared_with": dict(stock.tested)}
+    if any(training_set.mixture.tasks[name].shots) and training_set.pools[name] is not stock:
+        described["pool"] = _describe_data(training_set.pools[name])
+    return described
+
+
+def _describe_data(stock: Stock) -> dict[str, Any]:
+    findings = stock.findings
+    return {
+        "split": stock.split,
+        "source": stock.place,
+        "records": len(findings.codes),
+        "sha256": stock.survey.digest,
+        "kept": int(findings.kept.sum()),
+        "removed": findings.count(),
+        "copies_with_another_answer": findings.conflicts,
+    }
+
+
+def _hash_legend(mixture: Mixture) -> str | None:
+    """Return the hash of the file that says what other words mean, where a row may need it."""
+    if not any({SWAPPED, RANDOM} & part.labels.keys() for part in mixture.tasks.values()):
+        return None
+    return hashlib.sha256(load_legend().text.encode()).hexdigest()
+
+
+def manifest_path(out: Path) -> Path:
+    """Return where the manifest of a file or folder of rows stands: beside it."""
+    return out.with_name(f"{out.stem if out.suffix in ('.jsonl', '.parquet') else out.name}.manifest.json")
+
+
+def write_set(
+    tally: Tally,
+    out: Path,
+    write: Callable[[Path], Written],
+    export: Mapping[str, Any],
+    manifest: Manifest | None = None,
+) -> Written:
+    """Write a set and its manifest, both whole or neither; return what `write` returned, which is given a path.
+
+    `write` may make one file or folder, or several files beside that path. `export` is kept in the manifest: how the
+    rows were laid out. Raises RunError where something is there already or cannot be written, and DataError where
+    what comes out is not what `manifest` says.
+    """
+    beside = manifest_path(out)
+    for path in (out, beside):
+        check_free(path)
+    stage = temporary_path(out)
+    try:
+        stage.mkdir(parents=True)
+        try:
+            written = write(stage / out.name)
+        except RunError as error:
+            raise RunError(str(error).replace(str(stage / out.name), str(out))) from error
+        content = {
+            MARK: FORM,
+            **describe_set(tally.training_set),
+            "removed_ids": {name: stock.removed_ids(_NAMED) for name, stock in tally.training_set.stocks.items()},
+            **tally.summary(),
+            "export": {**export, "suffix": out.suffix},
+            "files": _describe_files(stage),
+            "versions": _versions(),
+        }
+        if manifest is not None:
+            manifest.check(content)
+        made = sorted(stage.iterdir())
+        (stage / beside.name).write_bytes(orjson.dumps(content, option=_OPTIONS))
+        _move_all([stage / beside.name, *made], out.parent)
+    except OSError as error:
+        raise unwritable(out, error) from error
+    finally:
+        _remove(stage)
+    return written
+
+
+def _describe_files(folder: Path) -> dict[str, Any]:
+    """Return name -> size in bytes and SHA-256 of every file below `folder`."""
+    described = {}
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        described[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+    return described
+
+
+def _move_all(paths: Sequence[Path], folder: Path) -> None:
+    """Move files and folders to `folder`; after an error none of them is there. Nothing is overwritten."""
+    moved: list[Path] = []
+    for path in paths:
+        check_free(folder / path.name)
+    try:
+        for path in paths:
+            path.rename(folder / path.name)
+            moved.append(folder / path.name)
+    except BaseException:
+        for path in moved:
+            _remove(path)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for package in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def is_manifest(source: str | Path) -> bool:
+    """Whether a file is the manifest of a training set."""
+    path = Path(source)
+    if path.suffix != ".json" or not path.is_file():
+        return False
+    with suppress(ValueError, OSError):
+        read = orjson.loads(path.read_bytes())
+        return isinstance(read, dict) and MARK in read
+    return False
+
+
+class Manifest:
+    """A manifest that was read, to make its set again and to hold what comes out against it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.content: dict[str, Any] = orjson.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: not the manifest of a training set: {error}") from error
+        form = self.content.get(MARK) if isinstance(self.content, dict) else None
+        if form != FORM:
+            raise DataError(f"{path}: a manifest of form {form!r}; this promptkit reads form {FORM}")
+
+    def rebuild(self, data: str | None = None) -> TrainingSet:
+        """Return the set made again; `data` is where the data are now, as for a mixture.
+
+        Raises DataError naming the first template, task or data that is not what it was.
+        """
+        mixture = make_mixture(self.content["settings"], str(self.path))
+        mixture = mixture.at(data) if data is not None else mixture
+        for name, part in mixture.tasks.items():
+            self._compare_task(self.content["tasks"][name], load_task(part.task))
+        components = [load_component(name, part) for name, part in mixture.tasks.items()]
+        for component in components:
+            self._compare_all(
+                "template", self.content["tasks"][component.name]["templates"], template_hashes(component)
+            )
+        self._compare("templates/_legend.jinja", self.content["legend"], _hash_legend(mixture))
+        made = TrainingSet(mixture, components)
+        for name in mixture.tasks:
+            self._compare_data(self.content["tasks"][name], _describe_stock(made, name))
+        return made
+
+    def _compare_task(self, then: Mapping[str, Any], task: Task) -> None:
+        self._compare(f"task {task.name!r} ({display_path(task.path)})", then["sha256"], task.hash)
+
+    def _compare_data(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        for key in ("data", "pool"):
+            if key in then:
+                what = f"the {then[key]['split']} data of task {then['task']!r} ({now[key]['source']})"
+                self._compare(what, then[key]["sha256"], now[key]["sha256"])
+        self._compare_all("the data of", then["compared_with"], now["compared_with"])
+
+    def _compare_all(self, what: str, then: Mapping[str, str], now: Mapping[str, str]) -> None:
+        for name in {**then, **now}:
+            self._compare(f"{what} {name}", then.get(name), now.get(name))
+
+    def _compare(self, what: str, then: str | None, now: str | None) -> None:
+        if then == now:
+            return
+        change = f"was {then[:12]}, is {now[:12]}" if then and now else "is gone" if then else "is new"
+        raise DataError(f"{self.path}: {what} has changed since (SHA-256 {change}); restore it, or build a new set")
+
+    def check(self, made: Mapping[str, Any]) -> None:
+        """Raise DataError where the rows of another manifest are others or, written in the same way, their bytes."""
+        same_way = made["export"] == self.content["export"]
+        if made["rows_sha256"] != self.content["rows_sha256"]:
+            what = "other rows came out"
+        elif same_way and _hashes(made["files"]) != _hashes(self.content["files"]):
+            what = "the same rows came out as other bytes"
+        else:
+            return
+        then, now = self.content["versions"], made["versions"]
+        others = [f"{name} {then.get(name)} then, {now.get(name)} now" for name in {**then, **now}]
+        others = [each for each, name in zip(others, {**then, **now}, strict=True) if then.get(name) != now.get(name)]
+        raise DataError(
+            f"{self.path}: templates, tasks and data are the same, yet {what}; "
+            + ("; ".join(others) if others else "promptkit's own files have changed")
+        )
+
+
+def _hashes(files: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the hashes of the files that hold rows: a data card names what the set was built from."""
+    return sorted(each["sha256"] for name, each in files.items() if Path(name).name != "README.md")

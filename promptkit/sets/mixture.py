@@ -1,0 +1,200 @@
+"""A TOML file, or the options of a command line, into a Mixture: what a training set is made of."""
+
+from __future__ import annotations
+
+import heapq
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from promptkit.errors import DataError, nearest
+from promptkit.library import display_path
+
+OWN = "own"
+#: What a template's or wording's weight is, where one is given.
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _as_weights(value: object) -> object:
+    """Names with weights as they are; one name, or a list of them, without weights."""
+    names = [value] if isinstance(value, str) else value
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        return dict(parse_weight(name) for name in names)
+    return value
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, int) else value
+
+
+def parse_weight(text: str) -> tuple[str, float | None]:
+    """Return (name, weight) of `name=2`; the weight is None where there is none. A name may hold `=` itself."""
+    name, _, number = text.rpartition("=")
+    return (name, float(number)) if name and re.fullmatch(r"[0-9]+(\.[0-9]+)?", number) else (text, None)
+
+
+Weights = Annotated[dict[str, Weight | None], BeforeValidator(_as_weights)]
+
+
+class Part(BaseModel):
+    """One task of a training set, and how its records become rows.
+
+    `task` is a task's name or file, `data` local files in place of its source. `templates` are names or globs, each
+    with its weight or None; no template is the family's `plain`. `per_record` says in how many of the templates a
+    record is put, each other than the one before: by default one, drawn by weight, where a weight is given, and
+    otherwise in all of them. `shots` are numbers of demonstrations, `labels` wordings (see `promptkit.sets.wording`)
+    with their weights. `limit` takes the first records after a shuffle by the seed; with `balance` as many of each
+    label. `weight` multiplies the part's share of a mixture.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    task: str
+    data: str | None = None
+    templates: Weights = Field(default_factory=dict)
+    per_record: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
+    shots: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0,)
+    selection: str | None = None
+    order: str = "given"
+    train_limit: Annotated[int, Field(ge=1)] | None = None
+    labels: Annotated[Weights, Field(min_length=1)] = Field(default={OWN: None})
+    limit: Annotated[int, Field(ge=1)] | None = None
+    balance: bool = False
+    weight: Weight = 1.0
+
+    @property
+    def drawn(self) -> int | None:
+        """How many templates are drawn for a record; None where it is put in all of them."""
+        if self.per_record is None:
+            return 1 if any(weight is not None for weight in self.templates.values()) else None
+        return None if self.per_record == "all" else self.per_record
+
+
+class Mixture(BaseModel):
+    """What a training set is made of: its tasks, how they are mixed, and what is left out.
+
+    One epoch holds `limit` records, of each task in proportion to weight x min(n, cap) ** (1 / temperature) of its n
+    records (Raffel et al. 2020, section 3.5.2); left out, as many as the tasks have, `cap` of each at most. Every one
+    of `epochs` holds the same records and draws templates, demonstrations and words anew. `copies`: records that
+    equal one of a test or validation split of any of the tasks, or another record, are removed; `near` also where
+    they differ in case, spaces and punctuation only; `keep` removes none. `hold_out` records of each training
+    split are set apart for validation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    tasks: dict[str, Part] = Field(min_length=1)
+    split: str = "train"
+    temperature: Weight = 1.0
+    cap: Annotated[int, Field(ge=1)] | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[int, Field(ge=1)] = 1
+    seed: int = 0
+    copies: Literal["near", "exact", "keep"] = "near"
+    hold_out: Annotated[int, Field(ge=0)] = 0
+    chat: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_tasks(cls, given: Any) -> Any:
+        """A part's key is its task, where it names no other."""
+        if isinstance(given, Mapping) and isinstance(parts := given.get("tasks"), Mapping):
+            named = {
+                name: {"task": name, **part} if isinstance(part, Mapping) else part for name, part in parts.items()
+            }
+            return {**given, "tasks": named}
+        return given
+
+    def at(self, data: str) -> Mixture:
+        """Return the mixture with its data elsewhere: those of a single task at `data`, of several at `data`/NAME."""
+        alone = len(self.tasks) == 1
+        places = {name: data if alone else str(Path(data) / name) for name in self.tasks}
+        parts = {name: part.model_copy(update={"data": places[name]}) for name, part in self.tasks.items()}
+        return self.model_copy(update={"tasks": parts})
+
+
+def is_mixture(source: str | Path) -> bool:
+    """Whether a TOML file is a mixture rather than a task: it has a table `tasks`. False for what is no TOML file."""
+    path = Path(source)
+    if path.suffix != ".toml" or not path.is_file():
+        return False
+    try:
+        return "tasks" in tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return False
+
+
+def load_mixture(path: str | Path, **given: Any) -> Mixture:
+    """Return the mixture of a TOML file, settings that are `given` in place of the file's.
+
+    Paths of data and task files are taken from the folder of the file. Raises DataError, with the file and the
+    setting, for what is not valid.
+    """
+    path = Path(path)
+    try:
+        read = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such mixture file") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"{display_path(path)}: {error}") from error
+    if "tasks" not in read:
+        raise DataError(
+            f"{display_path(path)}: no [tasks.NAME]; a mixture has one such table per task"
+            + (", this is a task file" if "fields" in read else "")
+        )
+    mixture = make_mixture({**read, **given}, display_path(path))
+    beside = {name: _from_folder(part, path.parent) for name, part in mixture.tasks.items()}
+    return mixture.model_copy(update={"tasks": beside})
+
+
+def _from_folder(part: Part, folder: Path) -> Part:
+    """Return the part with its paths as seen from the working directory."""
+    paths = {"data": part.data, "task": part.task if part.task.endswith(".toml") else None}
+    return part.model_copy(update={name: display_path(folder / value) for name, value in paths.items() if value})
+
+
+def make_mixture(settings: Mapping[str, Any], where: str) -> Mixture:
+    """Return checked settings as a Mixture; raises DataError, which begins with `where` and names the setting."""
+    try:
+        return Mixture.model_validate(settings)
+    except ValidationError as error:
+        raise DataError(f"{where}: {_explain(error)}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    keys = [str(key) for key in first["loc"] if key not in ("int", "literal['all']")]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        allowed = list((Part if keys[0] == "tasks" else Mixture).model_fields)
+        message = f"unknown setting; allowed: {', '.join(allowed)}.{nearest(keys[-1], allowed)}"
+    elif "input" in first and not isinstance(first["input"], Mapping):
+        message = f"found {first['input']!r}; {message[:1].lower()}{message[1:]}"
+    return f"{'.'.join(keys)}: {message}"
+
+
+def share_records(counts: Sequence[int], mixture: Mixture) -> list[float]:
+    """Return what each part's share of a mixture is proportional to; 0 for a part without records."""
+    cap = mixture.cap if mixture.cap is not None else max(counts)
+    weights = [part.weight for part in mixture.tasks.values()]
+    return [
+        weight * min(count, cap) ** (1 / mixture.temperature) for weight, count in zip(weights, counts, strict=True)
+    ]
+
+
+def deal_parts(shares: Sequence[float]) -> Iterator[int]:
+    """Yield without end whose turn it is, so that any beginning holds the parts by their shares (Webster's method).
+
+    A part's count among the first N is its quota rounded up or down, but for rare cases, and never falls as N grows: a
+    smaller mixture is the beginning of a larger one.
+    """
+    turns = [(-share / 0.5, place) for place, share in enumerate(shares) if share > 0]
+    heapq.heapify(turns)
+    dealt = [0] * len(shares)
+    while True:
+        place = turns[0][1]
+        dealt[place] += 1
+        heapq.heapreplace(turns, (-shares[place] / (dealt[place] + 0.5), place))
+        yield place

@@ -1,0 +1,162 @@
+"""The data of a training set's tasks into stocks: the records that may be in it, kept apart from those tested on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptkit.data import describe_source, has_split, hash_order, iterate_records
+from promptkit.errors import DataError
+from promptkit.record import Record
+from promptkit.sets.copies import Findings, Survey, find_copies, find_overlap, keep_all, survey_records
+from promptkit.sets.mixture import Mixture
+from promptkit.task import Task
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TRAIN, VALIDATION = "train", "validation"
+#: The splits that another one must share no record with: training yields to both, validation to the test.
+_LATER = {TRAIN: (VALIDATION, "test"), VALIDATION: ("test",), "test": ()}
+
+
+@dataclass(frozen=True)
+class Stock:
+    """The records of one task's split: which of them were left out and why, and what of the rest is taken.
+
+    `split` is where they are read from; `tested` are the splits they were compared with and the hex SHA-256 of each.
+    """
+
+    task: Task
+    data: str | None
+    split: str
+    survey: Survey
+    findings: Findings
+    seed: int = 0
+    tested: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def place(self) -> str:
+        """Where the records come from, in words."""
+        return describe_source(self.task, self.split, self.data)
+
+    def deal(self, *, balance: bool = False) -> NDArray[Any]:
+        """Return the places of the kept records, shuffled by the seed; with `balance` as many of each label, in turn.
+
+        Raises DataError where there are none, or labels to be balanced are not fixed or have no record.
+        """
+        import numpy
+
+        kept = numpy.flatnonzero(self.findings.kept)
+        if not len(kept):
+            what = f"all {len(self.findings.codes)} were left out" if len(self.findings.codes) else "it has none"
+            raise DataError(f"no records are left of split {self.split!r} of task {self.task.name!r} ({what})")
+        kept = kept[numpy.argsort(self.survey.ranks[kept], kind="stable")]
+        return self._balance(kept) if balance else kept
+
+    def _balance(self, kept: NDArray[Any]) -> NDArray[Any]:
+        import numpy
+
+        if not self.task.labels:
+            raise DataError(f"task {self.task.name!r} has no fixed labels to balance; leave out `balance`")
+        answers = self.survey.answers[kept]
+        strands = [kept[answers == index] for index in range(len(self.task.labels))]
+        for label, strand in zip(self.task.labels, strands, strict=True):
+            if not len(strand):
+                raise DataError(f"task {self.task.name!r}: no record has the label {label!r}, nothing can be balanced")
+        fewest = min(len(strand) for strand in strands)
+        turns = sorted(range(len(strands)), key=lambda index: hash_order(self.seed, f"label {index}"))
+        return numpy.stack([strands[index][:fewest] for index in turns], axis=1).ravel()
+
+    def read(self, places: NDArray[Any]) -> Iterator[Record]:
+        """Yield the records at these places, in the order of the data."""
+        import numpy
+
+        wanted = numpy.zeros(len(self.findings.codes), dtype=bool)
+        wanted[places] = True
+        records = iterate_records(self.task, self.split, data=self.data)
+        return itertools.compress(records, wanted.tobytes())
+
+    def removed_ids(self, most: int) -> dict[str, list[str]]:
+        """Return reason -> ids of the records it removed, in the order of the data, the first `most` of them."""
+        import numpy
+
+        codes, reasons = self.findings.codes, self.findings.reasons
+        places = [numpy.flatnonzero(codes == code)[:most] for code in range(1, len(reasons))]
+        named = numpy.sort(numpy.concatenate(places)) if places else codes[:0]
+        found: dict[str, list[str]] = {}
+        for place, record in zip(named.tolist(), self.read(named) if len(named) else (), strict=True):
+            found.setdefault(reasons[codes[place]], []).append(record.id)
+        return found
+
+    def gather(self, places: NDArray[Any]) -> list[Record]:
+        """Return the records at these places, in the order of the places."""
+        import numpy
+
+        found = dict(zip(numpy.sort(places).tolist(), self.read(places), strict=True))
+        return [found[place] for place in places.tolist()]
+
+
+def take_stock(sources: Sequence[tuple[Task, str | None]], mixture: Mixture) -> list[Stock]:
+    """Return a stock per source (task, data), with what `mixture` says is left out: copies, overlap, what is held out.
+
+    Records are read once, those that are tested on as well; hashes of them are kept.
+    """
+    split = mixture.split
+    read = TRAIN if split == VALIDATION and mixture.hold_out else split
+    near, keys = mixture.copies == "near", mixture.copies != "keep"
+    surveys = [
+        survey_records(iterate_records(task, read, data=data), seed=mixture.seed, keys=keys) for task, data in sources
+    ]
+    findings = [keep_all(len(survey.ranks)) for survey in surveys]
+    tested: dict[str, Survey] = {}
+    if keys and split != "test":
+        tested = dict(_survey_tests(sources, read))
+        findings = [
+            find_overlap(survey, found, tested, near=near) for survey, found in zip(surveys, findings, strict=True)
+        ]
+        questions = [(task.labels, task.templates) for task, _ in sources]
+        findings = find_copies(surveys, findings, questions, near=near)
+    if mixture.hold_out:
+        findings = [
+            _hold_out(survey, found, mixture.hold_out, split, task)
+            for survey, found, (task, _) in zip(surveys, findings, sources, strict=True)
+        ]
+    digests = {name: survey.digest for name, survey in tested.items()}
+    return [
+        Stock(task, data, read, survey, found, mixture.seed, digests)
+        for (task, data), survey, found in zip(sources, surveys, findings, strict=True)
+    ]
+
+
+def _survey_tests(sources: Iterable[tuple[Task, str | None]], split: str) -> Iterator[tuple[str, Survey]]:
+    """Yield (name, survey) of every split that `split` of any of the sources must share no record with."""
+    for task, data in sources:
+        if data is not None and Path(data).is_file():
+            continue  # one file is every split: there is nothing to tell training and test apart by
+        for other in _LATER.get(split, (VALIDATION, "test")):
+            if has_split(task, other, data) and not _is_same_source(task, split, other, data):
+                records = iterate_records(task, other, data=data, labelled=False)
+                yield f"the {other} split of {task.name}", survey_records(records, seed=0)
+
+
+def _is_same_source(task: Task, split: str, other: str, data: str | None) -> bool:
+    return describe_source(task, split, data) == describe_source(task, other, data) and not task.data.generator
+
+
+def _hold_out(survey: Survey, found: Findings, count: int, split: str, task: Task) -> Findings:
+    """Mark the last `count` by rank in training, and all others in validation: no limit reaches them before it must."""
+    import numpy
+
+    kept = numpy.flatnonzero(found.kept)
+    if count >= len(kept):
+        raise DataError(f"task {task.name!r}: {count} records cannot be held out of {len(kept)}; hold out fewer")
+    ranked = kept[numpy.argsort(survey.ranks[kept], kind="stable")]
+    if split == TRAIN:
+        return found.mark(ranked[-count:], "held out for validation")
+    if split == VALIDATION:
+        return found.mark(ranked[:-count], "kept for training")
+    return found

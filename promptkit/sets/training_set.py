@@ -1,0 +1,298 @@
+"""A mixture into the rows of a training set: which record comes when, and in which words."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptkit.build import default_selection
+from promptkit.errors import DataError
+from promptkit.pair import build_pair, pair_row
+from promptkit.record import Record
+from promptkit.sets.draw import Moment
+from promptkit.sets.mixture import (
+    OWN,
+    Mixture,
+    Part,
+    deal_parts,
+    is_mixture,
+    load_mixture,
+    make_mixture,
+    share_records,
+)
+from promptkit.sets.shots import RowDemonstrations
+from promptkit.sets.stock import TRAIN, Stock, take_stock
+from promptkit.sets.wording import Rewording, check_wording
+from promptkit.task import Task, load_task
+from promptkit.template import BoundTemplate, Template, load_template, match_templates
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Component:
+    """A part of a mixture, loaded: its task, and its templates by their names, each with its weight."""
+
+    name: str
+    part: Part
+    task: Task
+    templates: Mapping[str, BoundTemplate]
+    weights: Mapping[str, float]
+
+    @property
+    def source(self) -> tuple[str, str, str | None]:
+        """What tells the data that the part's records are read from: parts of equal sources share their records."""
+        return self.task.name, self.task.hash, self.part.data
+
+    @cached_property
+    def every_way(self) -> tuple[tuple[str, int], ...] | None:
+        """Every template with every number of demonstrations; None where some are drawn for a record."""
+        return tuple(itertools.product(self.templates, self.part.shots)) if self.part.drawn is None else None
+
+    @cached_property
+    def wordings(self) -> Mapping[str, float]:
+        """Wording -> weight."""
+        return {name: 1.0 if weight is None else weight for name, weight in self.part.labels.items()}
+
+    @property
+    def rows_per_record(self) -> int:
+        """How many rows one appearance of a record makes."""
+        return self.part.drawn or len(self.templates) * len(self.part.shots)
+
+
+def load_component(
+    name: str, part: Part, task: Task | None = None, templates: Sequence[tuple[Template, float | None]] | None = None
+) -> Component:
+    """Return the part with its task and templates loaded, or with those that are given.
+
+    Raises TaskError and TemplateError for what cannot be loaded or does not fit the task, and DataError where
+    more templates are to be drawn for a record than there are.
+    """
+    task = task or load_task(part.task)
+    if templates is None:
+        patterns = part.templates or {"plain": None}
+        found = {each: pattern for pattern in patterns for each in match_templates([pattern], task.templates)}
+        templates = [(load_template(each), patterns[pattern]) for each, pattern in found.items()]
+    bounds = [template.bind(task) for template, _ in templates]
+    for bound, wording in itertools.product(bounds, part.labels):
+        check_wording(wording, bound)
+    if part.drawn and part.drawn > len(bounds):
+        raise DataError(f"{name}: {part.drawn} templates per record were asked for, {len(bounds)} are there")
+    weights = {template.name: 1.0 if weight is None else weight for template, weight in templates}
+    return Component(name, part, task, {bound.template.name: bound for bound in bounds}, weights)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One appearance of a record in a training set, of which its rows are made."""
+
+    component: Component
+    record: Record
+    moment: Moment
+
+
+class TrainingSet:
+    """The rows of a mixture, in their order: the same for any number of workers, and again on every pass.
+
+    What is left out is found when the set is made: all records are read once. `counts` says how many records of each
+    part one epoch holds. The rows are rendered when they are asked for; of a mixture without a limit no record is kept.
+
+    Raises DataError, TaskError, TemplateError and SelectionError for what does not fit together.
+    """
+
+    def __init__(self, mixture: Mixture, components: Sequence[Component] | None = None) -> None:
+        self.mixture = mixture
+        if components is None:
+            components = [load_component(name, part) for name, part in mixture.tasks.items()]
+        self.components = tuple(components)
+        self.stocks = self._take_stock(mixture)
+        self._dealt = {each.name: self._deal(each) for each in self.components}
+        self.counts = self._count()
+        self._demonstrations: dict[str, RowDemonstrations] = {}
+        self._gathered: dict[str, list[Record]] = {}
+        self._reword = Rewording()
+
+    @property
+    def total(self) -> int:
+        """How many rows the set has."""
+        one = sum(self.counts[each.name] * each.rows_per_record for each in self.components)
+        return one * self.mixture.epochs
+
+    def rows(self, share: int = 0, shares: int = 1) -> Iterator[Row]:
+        """Yield the rows; of several shares, those of every `shares`-th appearance of a record from `share` on.
+
+        Every row has the columns of `build_pairs`; `epoch`, `repeat` and `labels` where these can differ.
+        """
+        for item in itertools.islice(self.items(), share, None, shares):
+            yield from self.render(item)
+
+    def items(self) -> Iterator[Item]:
+        """Yield every appearance of a record: epoch by epoch, the parts in turn by their shares."""
+        seed, names = self.mixture.seed, [each.name for each in self.components]
+        for epoch in range(self.mixture.epochs):
+            visits = [self._visit(each) for each in self.components]
+            for place in self._turns():
+                record, repeat = next(visits[place])
+                moment = Moment(seed, names[place], record.id, epoch, repeat)
+                yield Item(self.components[place], record, moment)
+
+    def render(self, item: Item) -> Iterator[Row]:
+        """Yield the rows of one appearance of a record: one per template and number of demonstrations."""
+        component, moment = item.component, item.moment
+        for name, k in component.every_way or self._draw_ways(item):
+            wording = moment.choose(f"labels {name} {k}", component.wordings)[0]
+            bound = self._reword(component.templates[name], wording, moment, shots=k)
+            shown = self._show(item, k) if k else ()
+            row = pair_row(build_pair(bound, item.record, shown, chat=self.mixture.chat))
+            if self._label_names:
+                row["label"] = _label_name(component.task, item.record)
+            marks = {"epoch": moment.epoch, "repeat": moment.repeat, "labels": wording}
+            yield row | {mark: marks[mark] for mark in self._marks}
+
+    def _draw_ways(self, item: Item) -> Iterator[tuple[str, int]]:
+        part, moment = item.component.part, item.moment
+        for name in moment.choose("template", item.component.weights, part.drawn or 1):
+            k = moment.choose(f"shots {name}", {str(k): 1.0 for k in part.shots})[0]
+            yield name, int(k)
+
+    def _show(self, item: Item, k: int) -> tuple[Record, ...]:
+        component = item.component
+        if component.name not in self._demonstrations:
+            selection = component.part.selection or default_selection(component.task)
+            self._demonstrations[component.name] = RowDemonstrations(
+                self._pool(component), selection, component.part.order, self.mixture.seed
+            )
+        return self._demonstrations[component.name](item.record, k, item.moment)
+
+    def _pool(self, component: Component) -> list[Record]:
+        stock = self.pools[component.name]
+        return stock.gather(stock.deal()[: component.part.train_limit])
+
+    @cached_property
+    def pools(self) -> Mapping[str, Stock]:
+        """The stock that the demonstrations of every part come from: training records, whatever the split is."""
+        if self.mixture.split == TRAIN:
+            return self.stocks
+        return self._take_stock(self.mixture.model_copy(update={"split": TRAIN}))
+
+    @cached_property
+    def _label_names(self) -> bool:
+        """Whether labels are written by name: numbers cannot stand in one column with free answers."""
+        return len({each.task.is_free_text for each in self.components}) > 1
+
+    @cached_property
+    def _marks(self) -> list[str]:
+        """The columns that rows have because the set has several of what they say."""
+        reworded = any(list(each.wordings) != [OWN] for each in self.components)
+        several = {"epoch": self.mixture.epochs > 1, "repeat": len(self.components) > 1, "labels": reworded}
+        return [mark for mark, varies in several.items() if varies]
+
+    def _take_stock(self, mixture: Mixture) -> dict[str, Stock]:
+        sources = {each.source: (each.task, each.part.data) for each in self.components}
+        stocks = dict(zip(sources, take_stock(list(sources.values()), mixture), strict=True))
+        return {each.name: stocks[each.source] for each in self.components}
+
+    def _deal(self, component: Component) -> NDArray[Any]:
+        part = component.part
+        return self.stocks[component.name].deal(balance=part.balance)[: part.limit]
+
+    def _count(self) -> dict[str, int]:
+        names, there = list(self._dealt), [len(dealt) for dealt in self._dealt.values()]
+        cap = self.mixture.cap
+        total = self.mixture.limit or sum(count if cap is None else min(count, cap) for count in there)
+        if len(names) == 1:
+            return {names[0]: total}
+        self._shares = share_records(there, self.mixture)
+        dealt = Counter(itertools.islice(deal_parts(self._shares), total))
+        return {name: dealt[place] for place, name in enumerate(names)}
+
+    def _turns(self) -> Iterator[int]:
+        total = sum(self.counts.values())
+        return (
+            itertools.repeat(0, total) if len(self.counts) == 1 else itertools.islice(deal_parts(self._shares), total)
+        )
+
+    def _visit(self, component: Component) -> Iterator[tuple[Record, int]]:
+        """Yield one epoch's records of a part, each with how often it came before.
+
+        Where there is a limit they come shuffled, so that fewer are the beginning of more; else as in the data.
+        """
+        count, dealt, stock = self.counts[component.name], self._dealt[component.name], self.stocks[component.name]
+        repeats, rest = divmod(count, len(dealt))
+        if self.mixture.limit or component.part.limit:
+            if component.name not in self._gathered:
+                self._gathered[component.name] = stock.gather(dealt[:count])
+            records = self._gathered[component.name]
+            yield from ((record, repeat) for repeat in range(repeats) for record in records)
+            yield from ((record, repeats) for record in records[:rest])
+            return
+        for repeat in range(repeats):
+            yield from zip(stock.read(dealt), itertools.repeat(repeat))
+        if rest:
+            yield from zip(stock.read(dealt[:rest]), itertools.repeat(repeats))
+
+
+def _label_name(task: Task, record: Record) -> str | None:
+    """Return a label as text: its name where it is one of several."""
+    names = record.choices or task.labels
+    return names[record.label] if names and isinstance(record.label, int) else record.label  # type: ignore[return-value]
+
+
+def make_set(
+    task: Task | Mixture | str | Path,
+    template: Template | str | Sequence[Template | str] | Mapping[str, float] | None = None,
+    **settings: Any,
+) -> TrainingSet:
+    """Return the training set that the arguments of `build_pairs` ask for: of a mixture, or of one task.
+
+    Raises DataError for settings that do not go with it.
+    """
+    if not isinstance(task, Mixture) and not isinstance(task, Task) and is_mixture(task):
+        task = load_mixture(task)
+    if "k" in settings:
+        settings["shots"] = settings.pop("k")
+    if isinstance(task, Mixture):
+        return TrainingSet(_override(task, template, settings))
+    name = task.name if isinstance(task, Task) else Path(task).stem
+    own = {key: value for key, value in settings.items() if key in Part.model_fields}
+    common = {key: value for key, value in settings.items() if key not in own}
+    given = _list_templates(template)
+    own |= {"task": str(task.path) if isinstance(task, Task) else str(task)}
+    own |= {"templates": {str(each if isinstance(each, str) else each.name): weight for each, weight in given}}
+    if (data := own.get("data")) is not None:
+        own["data"] = str(data)
+    mixture = make_mixture({"copies": "keep", **common, "tasks": {name: own}}, f"training set of {name!r}")
+    part = mixture.tasks[name]
+    loaded = task if isinstance(task, Task) else None
+    if all(isinstance(each, str) for each, _ in given):
+        return TrainingSet(mixture, [load_component(name, part, loaded)])
+    templates = [(load_template(each) if isinstance(each, str) else each, weight) for each, weight in given]
+    return TrainingSet(mixture, [load_component(name, part, loaded, templates)])
+
+
+def _override(mixture: Mixture, template: Any, settings: Mapping[str, Any]) -> Mixture:
+    if template is not None:
+        raise DataError("a mixture names its templates itself, task by task; give no template beside it")
+    given = dict(settings)
+    data = given.pop("data", None)
+    changed = make_mixture({**mixture.model_dump(), **given}, "mixture")
+    return changed if data is None else changed.at(str(data))
+
+
+def _list_templates(
+    template: Template | str | Sequence[Template | str] | Mapping[str, float] | None,
+) -> list[tuple[Template | str, float | None]]:
+    """Return templates or their names, each with its weight or None."""
+    if template is None:
+        return []
+    if isinstance(template, Mapping):
+        return list(template.items())
+    return [(each, None) for each in ([template] if isinstance(template, Template | str) else template)]

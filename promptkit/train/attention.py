@@ -1,0 +1,183 @@
+"""Attention over a packed sequence: every row to the prefix of its group and to itself, and to nothing else.
+
+The part that looks at the shared prefix and the part within a row are computed apart by the same kernel and merged
+by their logsumexps; given the merged output and logsumexp, the kernel's own backward is exact for each part alone
+(Liu et al. 2023, arXiv 2310.01889, section 3, do so around a ring of devices).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from promptkit.train.packing import Group, Layout
+
+#: The name under which transformers finds `attend`.
+PACKED = "promptkit_packed"
+_UNKNOWN = ("softcap", "s_aux", "position_bias")  # what some networks want done to their scores besides
+
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class UnpackableError(Exception):
+    """A network's attention asks for something that packed rows do not have."""
+
+
+@dataclass
+class Pack:
+    """The layout that is attended to at the moment; `calls` counts the layers that did."""
+
+    layout: Layout
+    calls: int = field(default=0, init=False)
+
+    @cached_property
+    def seen(self) -> torch.Tensor:
+        """Which columns each column looks at [T, T], bool."""
+        seen = torch.zeros(self.layout.length, self.layout.length, dtype=torch.bool)
+        for start, group in _starts(self.layout):
+            end = start + group.prefix
+            seen[start : start + group.length, start:end] = True
+            seen[start:end, start:end].tril_()
+            for first, count, length in _runs(group, end):
+                for row in range(first, first + count * length, length):
+                    seen[row : row + length, row : row + length] = torch.ones(length, length).tril_()
+        return seen
+
+
+_active: list[Pack] = []  # no ContextVar: on a GPU, the backward of a checkpointed layer runs in another thread
+
+
+@contextmanager
+def packed(config: Any, layout: Layout) -> Iterator[Pack]:
+    """Let the network with this configuration attend along `layout` meanwhile: forward and backward."""
+    before = config._attn_implementation
+    _active.append(Pack(layout))
+    config._attn_implementation = PACKED
+    try:
+        yield _active[-1]
+    finally:
+        config._attn_implementation = before
+        _active.pop()
+
+
+def attend(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **more: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return the attention [1, T, H, D] of the T columns of the pack that is active.
+
+    query: [1, H, T, D]; key, value: [1, G, T, D]. Raises UnpackableError where the network wants more than this.
+    """
+    if wanted := [name for name in _UNKNOWN if more.get(name) is not None]:
+        raise UnpackableError(f"its attention has {wanted[0]}")
+    pack = _active[-1]
+    pack.calls += 1
+    if query.device.type != "cpu" or dropout or query.shape[-1] != value.shape[-1]:
+        seen = pack.seen = pack.seen.to(query.device)
+        mask = seen[None, None]
+        return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling)
+    attended: torch.Tensor = _Attention.apply(query, key, value, pack.layout, scaling)  # type: ignore[no-untyped-call]
+    return attended, None
+
+
+class _Attention(torch.autograd.Function):
+    """Calls torch's CPU kernel on parts of the sequence that are views, and writes into one buffer."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scaling: float | None
+    ) -> torch.Tensor:
+        _, heads, columns, size = query.shape
+        found = query.new_empty(1, columns, heads, size)
+        sums = query.new_empty(1, columns, heads, dtype=torch.float32).transpose(1, 2)
+        out = found.transpose(1, 2)
+        for queries, keys, causal in _parts(layout):
+            own, own_sums = _forward(queries(query), keys(key), keys(value), 0.0, causal, scale=scaling)
+            if causal:
+                queries(out).copy_(own)
+                queries(sums).copy_(own_sums)
+            else:
+                before = queries(sums)
+                queries(out).lerp_(own, torch.sigmoid(own_sums - before)[..., None].to(own.dtype))
+                before.copy_(torch.logaddexp(before, own_sums))
+        ctx.save_for_backward(query, key, value, found, sums)
+        ctx.layout, ctx.scaling = layout, scaling
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, found, sums = ctx.saved_tensors
+        out, towards = found.transpose(1, 2), gradient.transpose(1, 2)
+        gradients = [torch.zeros_like(states) for states in (query, key, value)]
+        to_query, to_key, to_value = gradients
+        for queries, keys, causal in _parts(ctx.layout):
+            parts = _backward(
+                queries(towards),
+                queries(query),
+                keys(key),
+                keys(value),
+                queries(out),
+                queries(sums),
+                0.0,
+                causal,
+                scale=ctx.scaling,
+            )
+            for buffer, part in zip((queries(to_query), keys(to_key), keys(to_value)), parts, strict=True):
+                buffer.add_(part)
+        return to_query, to_key, to_value, None, None
+
+
+class _Columns:
+    """`count` rows of `length` columns each, from column `start` on: a view [1, H, T, D] -> [count, H, length, D]."""
+
+    def __init__(self, start: int, count: int, length: int) -> None:
+        self.start, self.count, self.length = start, count, length
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        columns = states[0, :, self.start : self.start + self.count * self.length]
+        return columns.view(-1, self.count, self.length, *columns.shape[2:]).transpose(0, 1)
+
+
+def _parts(layout: Layout) -> Iterator[tuple[_Columns, _Columns, bool]]:
+    """Yield what attends to what, and whether causally; what rows attend to before them comes after themselves."""
+    for start, group in _starts(layout):
+        end = start + group.prefix
+        for first, count, length in _runs(group, end):
+            row = _Columns(first, count, length)
+            yield row, row, True
+        if group.prefix:
+            prefix = _Columns(start, 1, group.prefix)
+            yield prefix, prefix, True
+            yield _Columns(end, 1, group.length - group.prefix), prefix, False
+
+
+def _starts(layout: Layout) -> Iterator[tuple[int, Group]]:
+    start = 0
+    for group in layout.groups:
+        yield start, group
+        start += group.length
+
+
+def _runs(group: Group, start: int) -> Iterator[tuple[int, int, int]]:
+    for count, length in group.runs:
+        yield start, count, length
+        start += count * length
+
+
+AttentionInterface.register(PACKED, attend)

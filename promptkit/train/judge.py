@@ -1,0 +1,149 @@
+"""Epochs into their losses and label accuracies, and the weights of the best one."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainingArguments
+
+from promptkit.errors import TrainError
+from promptkit.metrics import correctness
+from promptkit.score import score
+from promptkit.score.rows import read_prompts
+from promptkit.store import write_whole
+from promptkit.train.processes import as_the_first
+
+if TYPE_CHECKING:
+    from transformers import TrainerControl, TrainerState
+
+    from promptkit.adapter import TrainSettings
+    from promptkit.models import Model
+    from promptkit.prompt import Prompt
+    from promptkit.train.trainer import AdapterTrainer
+
+COURSE = "promptkit_course.json"
+_BEST = "promptkit_best.safetensors"
+
+
+@dataclass
+class Course:
+    """How a training has gone: per finished epoch the mean loss (nats) of its steps and the accuracy on validation.
+
+    `tokens` and `flops` were computed to judge. `loss` is the sum over the `steps` of the epoch that is under way: an
+    exact one, for it must not matter where a training was stopped in between.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    accuracies: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    loss: Fraction = Fraction()
+    steps: int = 0
+
+
+class Judge(TrainerCallback):
+    """Keeps the course of a training and the weights of its best epoch, and ends it in time."""
+
+    def __init__(self, model: Model, validation: Sequence[Prompt] | None, settings: TrainSettings) -> None:
+        self.model = model
+        self.settings = settings
+        self.validation = validation
+        self.course = Course()
+        self.best_weights: dict[str, torch.Tensor] = {}
+        self.trainer: AdapterTrainer | None = None
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.course.steps += 1
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        course = self.course
+        self.gather_loss()
+        course.losses.append(float(course.loss / course.steps))
+        course.loss, course.steps = Fraction(), 0
+        if self.validation is None:
+            return
+        epoch = len(course.losses)
+        accuracy, tokens, flops = as_the_first(self._judge)
+        course.tokens += tokens
+        course.flops += flops
+        if accuracy > max(course.accuracies, default=-1.0):
+            weights = get_peft_model_state_dict(self.model.network, save_embedding_layers=False)
+            self.best_weights = {name: weight.clone() for name, weight in weights.items()}
+            course.best_epoch = epoch
+        course.accuracies.append(accuracy)
+        self._trainer.log({"validation_accuracy": accuracy})
+        control.should_training_stop |= epoch - course.best_epoch >= self.settings.patience
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.best_weights:
+            set_peft_model_state_dict(self.model.network, self.best_weights)
+        else:
+            self.course.best_epoch = len(self.course.losses)
+
+    def gather_loss(self) -> None:
+        """Add the losses of the last steps to the epoch's. Raises TrainError where one is not finite."""
+        for loss in self._trainer.take_losses():
+            if not math.isfinite(loss):
+                raise TrainError(
+                    f"training: the loss of epoch {len(self.course.losses) + 1} is {loss}: "
+                    f"a learning rate below {self.settings.learning_rate:g} or dtype float32 may help"
+                )
+            self.course.loss += Fraction(loss) / self.settings.processes
+
+    def save(self, folder: Path) -> None:
+        """Write what `load` needs to go on; the file `COURSE` comes last."""
+        if self.best_weights:
+            save_file({name: weight.contiguous() for name, weight in self.best_weights.items()}, folder / _BEST)
+        write_whole(folder / COURSE, json.dumps(asdict(self.course), default=str).encode())
+
+    def load(self, folder: Path) -> None:
+        """Take up the course that `save` wrote."""
+        course = json.loads((folder / COURSE).read_text(encoding="utf-8"))
+        self.course = Course(**{**course, "loss": Fraction(course["loss"])})
+        if (folder / _BEST).is_file():
+            self.best_weights = load_file(folder / _BEST)
+
+    @property
+    def _trainer(self) -> AdapterTrainer:
+        assert self.trainer is not None
+        return self.trainer
+
+    def _judge(self) -> tuple[float, int, float]:
+        """Return the label accuracy, the tokens and the FLOPs that it took."""
+        assert self.validation is not None
+        self.model.network.eval()
+        table = score(self.model, self.validation, chat=self.settings.chat)
+        right = correctness(table.predicted, [each.label for each in table.predictions])
+        return sum(right) / len(right), table.tokens_computed, table.flops
+
+
+class Steps(TrainerCallback):
+    """Reports every step to a progress function."""
+
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self.progress = progress
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.progress(state.global_step, state.max_steps)
+
+
+def read_labelled(validation: Iterable[Prompt | Mapping[str, Any]], *, chat: bool) -> list[Prompt]:
+    """Return validation prompts. Raises TrainError where there are none, or one has no label to judge by."""
+    prompts = read_prompts(validation, chat=chat)
+    if not prompts:
+        raise TrainError("validation has no prompts: give some, or leave it out to train for all epochs")
+    for prompt in prompts:
+        if prompt.label is None:
+            raise TrainError(f"validation prompt {prompt.id!r} has no label, so its answer cannot be judged")
+    return prompts

@@ -1,0 +1,172 @@
+"""The kind of adapter that is asked for into peft's configuration, and its weights into what is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, TaskType
+from peft.utils.constants import (
+    TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING,
+    TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING,
+)
+from transformers.pytorch_utils import Conv1D
+
+from promptkit.errors import TrainError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from promptkit.adapter import TrainSettings
+
+ALL_LINEAR = "all-linear"
+RANK = 8
+
+
+def check_kind(kind: str, rank: int | None, alpha: int | None, dropout: float) -> None:
+    """Raise TrainError where IA3, which scales activations, is given what only low-rank adapters have."""
+    if kind == "ia3" and (rank is not None or alpha is not None or dropout):
+        raise TrainError("training: an ia3 adapter has no rank, alpha or dropout; leave them out")
+
+
+def default_rank(kind: str) -> int | None:
+    """Return 8; None for IA3."""
+    return None if kind == "ia3" else RANK
+
+
+def default_alpha(kind: str, rank: int | None) -> int | None:
+    """Return 2 x rank, so that the update is scaled by 2 at any rank; None for IA3.
+
+    rsLoRA scales by alpha / sqrt(rank) to be the same at any rank, so there it is 16, what it is at rank 8
+    (Kalajdzievski 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA").
+    """
+    if kind == "ia3":
+        return None
+    return 2 * (RANK if kind == "rslora" or rank is None else rank)
+
+
+def default_targets(network: PreTrainedModel, kind: str) -> str | tuple[str, ...]:
+    """Return the layers that are adapted: all linear ones but the head; for IA3 those that peft names.
+
+    For IA3 these are keys, values and the second layer of the feed-forward block, where peft knows the
+    architecture, after Liu et al. 2022 ("Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper").
+    """
+    if kind != "ia3":
+        return ALL_LINEAR
+    return tuple(TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING.get(_architecture(network), ())) or ALL_LINEAR
+
+
+def adapter_config(network: PreTrainedModel, settings: TrainSettings) -> PeftConfig:
+    """Return peft's configuration of the adapter. Raises TrainError for `top_layers` that the network has not."""
+    targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
+    transposed = any(isinstance(module, Conv1D) for module in network.modules())
+    if settings.kind == "ia3":
+        if settings.top_layers:
+            targets = _names_in_layers(network, targets, _top_layers(network, settings))
+        feedforward = TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(_architecture(network), [])
+        if isinstance(targets, list):
+            feedforward = [name for name in targets if any(f".{name}".endswith(f".{end}") for end in feedforward)]
+        return IA3Config(
+            target_modules=targets,
+            feedforward_modules=feedforward,
+            fan_in_fan_out=transposed,
+            task_type=TaskType.CAUSAL_LM,
+        )
+    layers = None
+    if settings.top_layers:
+        layers = _top_layers(network, settings)
+        if targets == ALL_LINEAR:  # by their last names, which peft then looks for in these layers alone
+            targets = sorted({name.rpartition(".")[2] for name in _names_in_layers(network, targets, layers)})
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        layers_to_transform=layers,
+        use_rslora=settings.kind == "rslora",
+        use_dora=settings.kind == "dora",
+        init_lora_weights="pissa" if settings.kind == "pissa" else True,
+        fan_in_fan_out=transposed,
+        task_type=TaskType.CAUSAL_LM,
+    )
+
+
+def refuse_head(network: PeftModel, settings: TrainSettings) -> None:
+    """Raise TrainError where the layer that gives the logits got an adapter without being asked for by name."""
+    plain = network.get_base_model()
+    head = plain.get_output_embeddings()
+    names = {name: module for name, module in plain.named_modules() if module is head and hasattr(head, "base_layer")}
+    for name in names:
+        if name.rpartition(".")[2] not in settings.targets:
+            raise TrainError(
+                f"training: targets {settings.targets!r} would adapt the head {name!r}, which gives the logits: "
+                "name the layers that are meant, or the head itself"
+            )
+
+
+def linear_names(network: torch.nn.Module) -> set[str]:
+    """Return the last names of all linear layers."""
+    return {name.rpartition(".")[2] for name, module in network.named_modules() if _is_linear(module)}
+
+
+def first_weights(network: PeftModel) -> dict[str, torch.Tensor]:
+    """Return the matrices that a PiSSA adapter starts from, by name; nothing for any other adapter.
+
+    They were taken out of the frozen weights, and `plain_weights` needs them at the end.
+    """
+    if getattr(network.peft_config["default"], "init_lora_weights", None) != "pissa":
+        return {}
+    return {name: weight.detach().clone() for name, weight in network.named_parameters() if ".lora_" in name}
+
+
+def plain_weights(network: PeftModel, first: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
+    """Turn a PiSSA adapter into a plain LoRA one of twice the rank, for the frozen weights as they were.
+
+    With A0, B0 taken out of W at the start, W - B0 A0 + B A = W + [B, -B0] [A; A0]. So the base model stays as
+    it is for everyone who loads the adapter. Returns the weights by name and sets the configuration; None,
+    and nothing is done, for any other adapter.
+    """
+    if not first:
+        return None
+    config = network.peft_config["default"]
+    config.r, config.lora_alpha, config.init_lora_weights = 2 * config.r, 2 * config.lora_alpha, True
+    trained = {name: weight.detach() for name, weight in network.named_parameters() if name in first}
+    return {
+        name: torch.cat([weight, first[name]], dim=0)
+        if ".lora_A." in name
+        else torch.cat([weight, -first[name]], dim=1)
+        for name, weight in trained.items()
+    }
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Linear | Conv1D)
+
+
+def _architecture(network: PreTrainedModel) -> str:
+    return str(network.config.get_text_config().model_type)
+
+
+def _top_layers(network: PreTrainedModel, settings: TrainSettings) -> list[int]:
+    depth = network.config.get_text_config().num_hidden_layers
+    top = settings.top_layers or depth
+    if top > depth:
+        raise TrainError(f"training: top_layers is {top}, but the model has {depth} layers")
+    if isinstance(settings.targets, str) and settings.targets != ALL_LINEAR:
+        raise TrainError(
+            f"training: top_layers goes with targets by name, not with the pattern {settings.targets!r}: "
+            "give a list of names, or leave targets out"
+        )
+    return list(range(depth - top, depth))
+
+
+def _names_in_layers(network: torch.nn.Module, targets: str | list[str], layers: list[int]) -> list[str]:
+    """The full names of the targets in these layers: for the methods of peft that take no numbers of layers."""
+    found = []
+    for name, module in network.named_modules():
+        number = next((int(part) for part in name.split(".") if part.isdigit()), None)
+        wanted = targets == ALL_LINEAR or any(f".{name}".endswith(f".{target}") for target in targets)
+        if number in layers and wanted and _is_linear(module):
+            found.append(name)
+    return found

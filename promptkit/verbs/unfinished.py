@@ -1,0 +1,143 @@
+"""Rows into an output file that a kill interrupts and the same command goes on with, to the same bytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from promptkit.errors import PromptkitError, RunError
+from promptkit.files import Columns, check_free, find_writer, unwritable
+
+Row = Mapping[str, Any]
+_WHAT, _ROWS, _INDEX = "what.json", "rows.jsonl", "index.jsonl"
+
+
+class Unfinished:
+    """The parts of an output file that are done, in the folder OUT.part beside it.
+
+    `rows.jsonl` holds their rows; `index.jsonl` has a line per part with where it ends in that file, and a digest of
+    what it was made from. A part counts once its line is there: what a kill left behind it is cut off.
+    """
+
+    def __init__(self, out: Path, folder: Path, rows: BinaryIO, index: BinaryIO) -> None:
+        self.out, self.folder = out, folder
+        self._rows, self._index = rows, index
+        self.digests: list[str] = []
+        self.count = 0
+        self._cut()
+
+    def add(self, rows: Sequence[Row], digest: str) -> None:
+        """Keep the rows of one more part, and the digest of what they were made from."""
+        for row in rows:
+            self._rows.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+        _sync(self._rows)
+        line = {"rows": self.count + len(rows), "end": self._rows.tell(), "digest": digest}
+        self._index.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        _sync(self._index)
+        self.count += len(rows)
+        self.digests.append(digest)
+
+    def finish(self, columns: Columns, shape: Callable[[Row], Row]) -> None:
+        """Make the rows the output file, and remove the folder.
+
+        A Parquet file has these `columns`, and of every row what `shape` makes of it. Rows go there one group at a
+        time, so that a file may be larger than memory.
+        """
+        whole = self.folder / _ROWS
+        if self.out.suffix != ".jsonl":
+            whole = self.folder / f"whole{self.out.suffix}"
+            with whole.open("wb") as file:
+                find_writer(self.out)(map(shape, self._read()), file, columns)
+                _sync(file)
+        os.replace(whole, self.out)
+        shutil.rmtree(self.folder)
+
+    def _read(self) -> Iterator[Row]:
+        with (self.folder / _ROWS).open("rb") as file:
+            yield from map(orjson.loads, file)
+
+    def _cut(self) -> None:
+        """Take over the parts that are there, and cut off what lies behind the last of them."""
+        size = self._rows.seek(0, os.SEEK_END)
+        self._index.seek(0)
+        end = place = 0
+        for line in self._index:
+            if not line.endswith(b"\n") or (part := orjson.loads(line))["end"] > size:
+                break
+            place, end, self.count = place + len(line), part["end"], part["rows"]
+            self.digests.append(part["digest"])
+        for file, size in ((self._index, place), (self._rows, end)):
+            file.seek(size)
+            file.truncate()
+
+
+def check_output(out: Path) -> None:
+    """Raise RunError where `out` exists or has another ending than .jsonl or .parquet."""
+    find_writer(out)
+    check_free(out)
+
+
+@contextmanager
+def unfinished(out: Path, what: Mapping[str, str]) -> Iterator[Unfinished]:
+    """Open the parts of an output file that are done; `what` names all that its bytes depend on beside the input.
+
+    Raises RunError where `out` exists or has another ending than .jsonl or .parquet, where its parts are of something
+    else, another process is writing them, or the disk is full.
+    """
+    check_output(out)
+    folder = out.with_name(f"{out.name}.part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / _ROWS).open("a+b") as rows, (folder / _INDEX).open("a+b") as index:
+            _lock(rows, folder)
+            _check_same(folder, what)
+            done = Unfinished(out, folder, rows, index)
+            try:
+                yield done
+            except PromptkitError:
+                if not done.digests:
+                    shutil.rmtree(folder)
+                raise
+    except OSError as error:
+        raise unwritable(out, error) from error
+
+
+def _lock(file: BinaryIO, folder: Path) -> None:
+    with suppress(ImportError):  # Windows has no fcntl: there nothing keeps two processes apart
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"{folder}: another process is writing there; wait for it, or give another --out") from error
+
+
+def _check_same(folder: Path, what: Mapping[str, str]) -> None:
+    """Raise RunError where the parts in a folder are of something else; note of what they are in a new one."""
+    path, written = folder / _WHAT, orjson.dumps(what, option=orjson.OPT_APPEND_NEWLINE)
+    if not path.exists():
+        temporary = path.with_suffix(".new")
+        temporary.write_bytes(written)
+        os.replace(temporary, path)
+        return
+    there = orjson.loads(path.read_bytes())
+    differing = [
+        f"{name} {there.get(name)!s:.12} there, {value:.12} now"
+        for name, value in what.items()
+        if there.get(name) != value
+    ]
+    if differing:
+        raise RunError(
+            f"{folder}: holds the beginning of another output ({differing[0]}); remove it, or give another --out"
+        )
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

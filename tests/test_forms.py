@@ -1,0 +1,99 @@
+"""The forms of papers: what a preset's tables may say, and the figures that then stand there."""
+
+from __future__ import annotations
+
+from statistics import fmean, stdev
+from typing import Any
+
+import pytest
+
+from promptkit.errors import PromptkitError
+from promptkit.forms import Form
+from promptkit.grid import find_presets, load_settings
+from promptkit.models import Model
+from promptkit.study import study
+from tests.conftest import SENTENCES, Project
+from tests.test_compare import small
+
+__all__ = ["small"]  # a fixture
+
+GRID: dict[str, Any] = {"limit": 6, "draws": 2, "orders": ("given",), "data": "data"}
+
+
+def test_every_preset_has_a_form() -> None:
+    """Each paper's preset says how the paper shows its result."""
+    for name in find_presets():
+        assert load_settings(name).forms, name
+
+
+def test_a_form_groups_cells_by_its_axes(small: Model) -> None:
+    """Rows and columns are the values of its axes; a cell stands in the group that it agrees with."""
+    form = Form(title="By k", rows=("template", "k"), columns=("score",), figures=("mean ± std", "spread", "runs"))
+    settings = {"methods": ("zero-shot", "few-shot"), "shots": (1, 2), "calibrate": ("contextual",), "forms": (form,)}
+    result = study("films", model=small.name, **settings, **GRID)
+    (table,) = result["forms"]
+    assert table["header"] == [
+        "k",
+        *(f"{score}: {figure}" for score in ("sum", "contextual") for figure in form.figures),
+    ]
+    assert [row[0] for row in table["rows"]] == ["0", "1", "2"]
+    for k, (middle, std), spread, runs, *_ in table["rows"]:
+        own = [cell["accuracy"] for cell in result["cells"] if cell["factors"]["k"] == k]
+        assert (middle, runs) == (pytest.approx(fmean(own)), len(own))
+        assert std == pytest.approx(stdev(own) if len(own) > 1 else 0.0)
+        assert spread == pytest.approx(max(own) - min(own))
+
+
+def test_a_place_without_a_value_is_none_and_without_a_run_is_empty(small: Model) -> None:
+    """A prompt without demonstrations shows no labels, and there is no such run in the other column."""
+    form = Form(title="Labels", rows=("demo-labels",), columns=("k",), figures=("mean",), metric="macro_f1")
+    settings = {"methods": ("zero-shot", "few-shot"), "shots": (2,), "demo_labels": ("gold", "random")}
+    result = study("films", model=small.name, forms=(form,), **settings, **GRID)
+    (table,) = result["forms"]
+    assert table["header"] == ["demo-labels", "0", "2"]
+    none, gold, _ = table["rows"]
+    assert none[0] == "none"
+    assert none[2] is None
+    own = [cell["macro_f1"] for cell in result["cells"] if cell["factors"].get("demo-labels") == "gold"]
+    assert gold == ["gold", None, pytest.approx(fmean(own))]
+
+
+def test_tests_of_other_tasks_stand_beside_the_studys_own(project: Project, small: Model) -> None:
+    """Cells are asked another task's records too, with the adapter that was trained once, and only tables mix them."""
+    project.write("tasks/reels.toml", (project.root / "tasks/films.toml").read_text())
+    rows = "".join(f'{{"sentence": "odd {text}", "label": {label}}}\n' for text, label in SENTENCES[:4])
+    project.write("reels/test.jsonl", rows)
+    form = Form(title="In and out of domain", rows=("method",), columns=("test",), figures=("runs",))
+    settings = {"methods": ("few-shot", "lora"), "shots": (2,), "train_sizes": (2,), "seeds": 1, "epochs": 1}
+    result = study("films", model=small.name, forms=(form,), tests=("reels=reels",), **settings, **GRID)
+    (table,) = result["forms"]
+    assert table["header"] == ["method", "films", "reels"]
+    assert table["rows"] == [["few-shot", 2, 2], ["lora", 1, 1]]
+    assert [cell["n"] for cell in result["away"]] == [4, 4, 4]
+    assert {cell["factors"]["test"] for cell in result["cells"]} == {"films"}
+    assert len(list((project.root / result["run"] / "adapters").iterdir())) == 1
+
+
+def test_a_test_with_other_labels_is_refused(project: Project, small: Model) -> None:
+    """Its records could not be asked in the study's words."""
+    text = (project.root / "tasks/films.toml").read_text().replace('"negative", "positive"', '"bad", "good"')
+    project.write("tasks/reels.toml", text)
+    with pytest.raises(PromptkitError, match=r"test 'reels': its labels are \['bad', 'good'\]"):
+        study("films", model=small.name, tests=("reels=data",), shots=(2,), **GRID)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[forms]]\ntitle = "x"\nrows = ["kk"]\n', r"mine.toml: forms: rows: unknown axis 'kk'.*Did you mean 'k'\?"),
+        ('[[forms]]\ntitle = "x"\nrows = ["k"]\nfigures = ["mode"]\n', "unknown figure 'mode'; known: mean, "),
+        ('[[forms]]\nrows = ["k"]\n', "mine.toml: forms: title: Field required"),
+        ('[[forms]]\ntitle = "x"\nrows = ["k"]\nstyle = "bold"\n', "forms: style: Extra inputs are not permitted"),
+        ('forms = "k"\n', r"`forms` is 'k'; give tables, each under \[\[forms\]\]"),
+    ],
+)
+def test_forms_that_say_nothing_known_are_refused(project: Project, text: str, message: str) -> None:
+    """The file, the place in it and what is known are named."""
+    project.write("mine.toml", text)
+    with pytest.raises(PromptkitError, match=message):
+        load_settings("mine.toml")

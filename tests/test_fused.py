@@ -1,0 +1,106 @@
+"""Fused layers have the outputs and the gradients of the layers they stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from promptkit.train.fused import FusedLinear
+from promptkit.train.lora import wrap
+from tests.test_train import settings
+from tests.training_fakes import model
+
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+def adapted(architecture: str = "llama", dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+    """A network with an adapter that does something, and norms that are not all ones."""
+    base = model(architecture)
+    base.network.to(dtype)
+    network = wrap(base, settings(**changes))
+    torch.manual_seed(5)
+    for name, weight in network.named_parameters():
+        if "lora_B" in name or "norm" in name:
+            torch.nn.init.normal_(weight, 1.0 if "norm" in name else 0.0, 0.3)
+    return network
+
+
+def run(forward: Any, module: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    """Return the output, and the gradients of the input and of what the module trains."""
+    x = x.detach().requires_grad_()
+    module.zero_grad()
+    out = forward(x)
+    (out.float() * torch.linspace(-1, 2, out.numel()).view(out.shape)).sum().backward()
+    return [out.detach(), x.grad, *(weight.grad.clone() for weight in module.parameters() if weight.grad is not None)]
+
+
+def assert_same(module: torch.nn.Module, theirs: Any, x: torch.Tensor, count: int, **close: float) -> None:
+    """Compare a module's forward and backward to those of another forward of it."""
+    ours, expected = run(module.forward, module, x), run(theirs, module, x)
+    assert len(ours) == len(expected) == count
+    for one, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(one, other, **close)
+
+
+def draw(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_layer_equals_peft_s_own() -> None:
+    """The fused operation is peft's layer, for its input's gradient too."""
+    fused = next(module for module in adapted().modules() if isinstance(module, FusedLinear))
+    assert_same(fused, super(FusedLinear, fused).forward, draw(2, 3, 32), 4)
+
+
+def test_layer_in_bfloat16_is_close_to_peft_s_own() -> None:
+    """In bfloat16 the low-rank product is computed in 16 bits; the adapter and its gradients stay in float32."""
+    fused = next(module for module in adapted(dtype=torch.bfloat16).modules() if isinstance(module, FusedLinear))
+    x = draw(2, 3, 32).bfloat16()
+    assert_same(fused, super(FusedLinear, fused).forward, x, 4, atol=0.05, rtol=0.05)
+    assert fused.lora_A["default"].weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["mlp", "input_layernorm"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_activation_equals_transformers_own(kind: str, name: str) -> None:
+    """SwiGLU blocks and RMSNorms are replaced in networks that have them, and compute the same."""
+    module = getattr(adapted(kind).get_base_model().model.layers[0], name)
+    assert "forward" in vars(module)
+    assert_same(module, type(module).forward.__get__(module), draw(2, 3, 32), 8 if name == "mlp" else 2)
+
+
+def test_activation_in_bfloat16_is_close_to_transformers_own() -> None:
+    """So they do in bfloat16, but for its rounding."""
+    layer = adapted(dtype=torch.bfloat16).get_base_model().model.layers[0]
+    for module, count in ((layer.mlp, 8), (layer.input_layernorm, 2)):
+        theirs = type(module).forward.__get__(module)
+        assert_same(module, theirs, draw(2, 3, 32).bfloat16(), count, atol=0.1, rtol=0.1)
+
+
+def test_what_only_looks_the_same_is_left_alone() -> None:
+    """Gemma adds one to the weight of its norms and has another activation: both keep their own forward."""
+    layer = adapted("gemma").get_base_model().model.layers[0]
+    assert not {"forward"} & {*vars(layer.mlp), *vars(layer.input_layernorm)}
+
+
+@pytest.mark.parametrize("changes", [{"dropout": 0.1}, {"targets": ("q_proj", "up_proj")}, {"kind": "dora"}])
+def test_adapter_that_is_more_than_a_sum_is_not_fused(changes: dict[str, Any]) -> None:
+    """With dropout, magnitudes, or layers without an adapter, blocks run as peft and transformers have them."""
+    layer = adapted(**changes).get_base_model().model.layers[0]
+    assert "forward" not in vars(layer.mlp)
+    assert "forward" in vars(layer.input_layernorm)
+
+
+def test_switched_off_adapter_is_the_base_model() -> None:
+    """Fused blocks obey `disable_adapter`."""
+    network, ids = adapted(), torch.tensor([[5, 6, 7]])
+    with torch.no_grad(), network.disable_adapter():
+        found = network(ids).logits
+    base = model().network
+    for name, weight in base.named_parameters():
+        if "norm" in name:
+            weight.data = network.get_base_model().get_parameter(name).data
+    with torch.no_grad():
+        torch.testing.assert_close(found, base(ids).logits)

@@ -1,0 +1,192 @@
+"""Every kind of adapter trains what it should and nothing else, and plain peft loads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM
+
+from promptkit.adapter import read_card
+from promptkit.errors import ModelError, TrainError
+from promptkit.models import Model, load_model, quantize
+from promptkit.score import score
+from promptkit.train import train
+from promptkit.train.batches import collate, encode_pairs, read_pairs
+from promptkit.train.kinds import first_weights, plain_weights
+from promptkit.train.lora import wrap
+from promptkit.train.loss import completion_loss
+from tests.training_fakes import files, model, rows, saved, settings, weights
+
+# peft asks transformers by an old name when it wraps a network
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+KINDS = ("lora", "rslora", "dora", "pissa", "ia3")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A base model in a folder of its own."""
+    return saved(model(), tmp_path_factory.mktemp("models") / "base")
+
+
+def config(path: Path) -> dict[str, Any]:
+    return json.loads((path / "adapter_config.json").read_text())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_learns_and_loads_in_plain_peft(kind: str, base: Model, tmp_path: Path) -> None:
+    """Training lowers the loss; `load_model` and plain peft give the same scores, which are not the base model's."""
+    adapter = train(base, rows(32), kind=kind, epochs=3, learning_rate=0.02, out=tmp_path / kind)
+    assert adapter.losses[-1] < adapter.losses[0]
+    network = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base.name), str(adapter.path))
+    plain = Model.of("plain", network.eval(), base.tokenizer)
+    ours, theirs, before = (
+        score(each, rows(4)).logprobs for each in (load_model(str(adapter.path), device="cpu"), plain, base)
+    )
+    assert ours == theirs
+    assert ours != before
+    assert read_card(adapter.path).settings.kind == kind
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", ["gpt2", "gpt_neox"])
+def test_each_kind_fits_each_architecture(kind: str, shape: str, tmp_path: Path) -> None:
+    """Every trained weight of every kind moves from where it started, whatever the layers are called."""
+    adapter = train(model(shape), rows(8), kind=kind, epochs=2, learning_rate=0.01, out=tmp_path / "adapter")
+    moved = [name for name, weight in weights(adapter).items() if "lora_B" in name or "ia3" in name]
+    assert len(moved) >= 4
+    neutral = 1.0 if kind == "ia3" else 0.0
+    assert all((weights(adapter)[name] != neutral).any() for name in moved)
+
+
+@pytest.mark.parametrize("kind", ["dora", "pissa", "ia3"])
+def test_fresh_adapter_changes_nothing(kind: str) -> None:
+    """Before the first step every kind leaves the network's scores as they are."""
+    given = {"rank": None, "alpha": None} if kind == "ia3" else {}
+    fresh = wrap(model(), settings(kind=kind, **given))
+    ids = torch.arange(20)[None]
+    torch.testing.assert_close(fresh(ids).logits, model().network(ids).logits, atol=1e-5, rtol=1e-4)
+
+
+def test_kinds_are_what_they_are_called(base: Model, tmp_path: Path) -> None:
+    """The configuration that peft reads says rsLoRA, DoRA, IA3; PiSSA becomes plain LoRA of twice the rank."""
+    found = {}
+    for kind in KINDS:
+        found[kind] = config(train(base, rows(8), kind=kind, epochs=1, out=tmp_path / kind).path)
+    assert found["rslora"]["use_rslora"]
+    assert found["rslora"]["lora_alpha"] == 16
+    assert found["dora"]["use_dora"]
+    assert found["ia3"]["peft_type"] == "IA3"
+    assert (found["pissa"]["r"], found["pissa"]["lora_alpha"]) == (16, 32)
+    assert found["pissa"]["init_lora_weights"] is True
+
+
+def test_pissa_starts_from_the_largest_singular_values() -> None:
+    """The first matrices are the best approximation of a layer's weight, the residual is frozen, both make it up."""
+    plain = model()
+    before = plain.network.model.layers[0].self_attn.q_proj.weight.clone()
+    network = wrap(plain, settings(kind="pissa", rank=4, alpha=8))
+    layer = network.get_base_model().model.layers[0].self_attn.q_proj
+    product = 2 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    values = torch.linalg.svdvals(before)
+    torch.testing.assert_close(torch.linalg.matrix_norm(before - product), values[4:].norm())
+    torch.testing.assert_close(layer.base_layer.weight + product, before)
+    assert torch.equal(plain.network.model.layers[0].self_attn.q_proj.weight, before)
+    first = first_weights(network)
+    torch.nn.init.normal_(layer.lora_B["default"].weight)
+    trained = layer.get_delta_weight("default") + layer.base_layer.weight
+    made = plain_weights(network, first) or {}
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.default.weight"
+    torch.testing.assert_close(before + 2 * made[name.format("B")] @ made[name.format("A")], trained)
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3"])
+def test_top_layers_alone_are_adapted(kind: str, tmp_path: Path) -> None:
+    """With `top_layers` the lower layers get no adapter, and no gradient flows into them."""
+    deep = model(num_hidden_layers=4)
+    adapter = train(deep, rows(8), kind=kind, top_layers=1, epochs=1, out=tmp_path / "adapter")
+    assert {name.split(".layers.")[1][0] for name in weights(adapter)} == {"3"}
+    given = {"rank": None, "alpha": None} if kind == "ia3" else {}
+    batch = collate(encode_pairs(deep, read_pairs(rows(4))))
+    cost = {}
+    for top in (None, 1):
+        network = wrap(deep, settings(kind=kind, top_layers=top, dropout=0.0, **given))
+        with FlopCounterMode(display=False) as counter:
+            loss = completion_loss(network, batch)
+            forward = counter.get_total_flops()
+            loss.backward()
+        cost[top] = counter.get_total_flops() - forward
+    assert cost[1] < 0.5 * cost[None]
+
+
+def test_targets_by_name(tmp_path: Path) -> None:
+    """Named layers alone are adapted; ("all-linear",) is the same as "all-linear"."""
+    named = train(model(), rows(8), targets=["q_proj", "v_proj"], epochs=1, out=tmp_path / "named")
+    assert {name.split(".")[-3] for name in weights(named)} == {"q_proj", "v_proj"}
+    listed = train(model(), rows(8), targets=["all-linear"], epochs=1, out=tmp_path / "listed")
+    assert files(listed) == files(train(model(), rows(8), epochs=1, out=tmp_path / "plain"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kind": "loha"}, "training: kind is 'loha': input should be 'lora', 'rslora', 'dora', 'pissa' or 'ia3'"),
+        ({"kind": "ia3", "rank": 4}, "an ia3 adapter has no rank, alpha or dropout; leave them out"),
+        ({"top_layers": 3}, "top_layers is 3, but the model has 2 layers"),
+        ({"top_layers": 1, "targets": ".*q_proj"}, "top_layers goes with targets by name, not with the pattern"),
+        ({"targets": ".*_(proj|head)"}, "would adapt the head 'lm_head', which gives the logits"),
+    ],
+)
+def test_impossible_adapter_is_one_line(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    """What does not go together is named; the head is never adapted unless it was named itself."""
+    with pytest.raises(TrainError, match=message):
+        train(model(), rows(8), out=tmp_path / "adapter", **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_head_can_be_adapted_by_name(tmp_path: Path) -> None:
+    """Who names the head gets it."""
+    adapter = train(model(), rows(8), targets=["lm_head"], epochs=1, out=tmp_path / "adapter")
+    assert {name.split(".")[-3] for name in weights(adapter)} == {"lm_head"}
+
+
+@pytest.mark.parametrize("given", [{"micro_batch": 3}, {"checkpointing": True}, {"micro_batch": 4, "epochs": 2}])
+def test_saving_memory_changes_nothing_else(given: dict[str, Any], tmp_path: Path) -> None:
+    """Parts of a batch, also uneven ones, and activations computed twice lead to the same weights, but for rounding."""
+    epochs = given.pop("epochs", 1)
+    plain = train(model(), rows(19), epochs=epochs, batch_size=8, out=tmp_path / "plain")
+    spared = train(model(), rows(19), epochs=epochs, batch_size=8, out=tmp_path / "spared", **given)
+    assert spared.losses == pytest.approx(plain.losses, rel=1e-5)
+    for name, weight in weights(plain).items():
+        torch.testing.assert_close(weights(spared)[name], weight, atol=2e-4, rtol=1e-3)
+
+
+def test_qlora_trains_over_four_bits(tmp_path: Path) -> None:
+    """The frozen layers keep their 4 bits, the adapter is float32 and learns, and loads over the same 4 bits."""
+    pytest.importorskip("bitsandbytes")
+    folder = saved(model(hidden_size=64, intermediate_size=128), tmp_path / "base").name
+    base = load_model(folder, dtype="nf4", device="cpu")
+    layer = base.network.model.layers[0].self_attn.q_proj
+    before = layer.weight.clone()
+    adapter = train(base, rows(16), learning_rate=0.01, out=tmp_path / "adapter")
+    assert adapter.losses[-1] < adapter.losses[0]
+    assert torch.equal(layer.weight, before)
+    assert before.dtype == torch.uint8
+    assert {weight.dtype for weight in weights(adapter).values()} == {torch.float32}
+    assert (base.dtype, read_card(adapter.path).dtype) == ("nf4", "nf4")
+    again = load_model(str(adapter.path), dtype="nf4", device="cpu")
+    assert score(again, rows(4)).logprobs != score(base, rows(4)).logprobs
+
+
+def test_four_bits_need_their_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without bitsandbytes the number format is refused in one line that says how to get it."""
+    monkeypatch.setattr(quantize, "find_spec", lambda name: None)
+    folder = saved(model(), tmp_path / "base").name
+    with pytest.raises(ModelError, match=r"dtype 'nf4' needs bitsandbytes: pip install 'promptkit\[qlora\]', or"):
+        load_model(folder, dtype="nf4", device="cpu")

@@ -1,0 +1,301 @@
+"""Training sets: what is in them, in which words, and what they do not depend on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import promptkit as pk
+from promptkit.build import iterate_pairs
+from promptkit.errors import DataError, SelectionError, TemplateError
+from promptkit.sets import TrainingSet, make_mixture, make_set
+from tests.conftest import TEMPLATE, Project
+
+WORDS = ["soup", "film", "bread", "song", "chair", "lamp", "river", "stone", "cloud", "button", "garden", "winter"]
+COT = """\
+{% macro input(text) %}{{ text }} Why?{% endmacro %}
+{% macro rationale(rationale) %} {{ rationale }}{% endmacro %}
+{% macro target(label) %} So {{ label }}.{% endmacro %}
+"""
+FREE = """\
+{% set answer = "(.*)" %}
+{% macro input(text) %}{{ text }}{% endmacro %}
+{% macro target(label) %} {{ label }}{% endmacro %}
+"""
+
+
+def sentence(number: int) -> str:
+    """Return a sentence that no other number has."""
+    return f"the {WORDS[number % 12]} was number {number}"
+
+
+def lines(numbers: Any, **more: Any) -> str:
+    """Return JSON lines of records with ids of their own, every third of which is negative."""
+    return "".join(
+        json.dumps({"id": f"r{n}", "sentence": sentence(n), "label": int(n % 3 > 0), **more}) + "\n" for n in numbers
+    )
+
+
+@pytest.fixture
+def sets(project: Project) -> Project:
+    """The project with 60 training, 10 validation and 20 test records, and a second template."""
+    project.write("data/train.jsonl", lines(range(60)))
+    project.write("data/validation.jsonl", lines(range(100, 110)))
+    project.write("data/test.jsonl", lines(range(200, 220)))
+    project.write("templates/films/terse.jinja", TEMPLATE.replace("Text: ", "").replace("Sentiment:", "->"))
+    return project
+
+
+def make(template: Any = "films/plain", **given: Any) -> TrainingSet:
+    """Return a set of the films."""
+    return make_set("films", template, **{"data": "data", **given})
+
+
+def build(template: Any = "films/plain", **given: Any) -> list[dict[str, Any]]:
+    """Return the rows of a set of the films."""
+    return list(make(template, **given).rows())
+
+
+def ids(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the ids of rows."""
+    return [row["id"] for row in rows]
+
+
+def test_a_plain_set_is_what_build_pairs_always_made(sets: Project) -> None:
+    """Without draws, the rows are those of the batched builder, in the same order, limited or not."""
+    for limit in ({}, {"limit": 7}):
+        plain = list(iterate_pairs("films", "films/plain", data="data", **limit))
+        assert build(epochs=1, **limit) == plain
+
+
+def test_templates_are_drawn_by_weight(sets: Project) -> None:
+    """With weights one template is drawn for every row, anew in every epoch; rates are within the binomial."""
+    rows = build({"films/plain": 2.0, "films/terse": 1.0}, epochs=20)
+    assert Counter(row["epoch"] for row in rows) == dict.fromkeys(range(20), 60)
+    plain = sum(row["template"] == "films/plain" for row in rows)
+    assert abs(plain - 800) < 4 * math.sqrt(1200 * 2 / 9)
+    of_one = [row["template"] for row in rows if row["id"] == "r0"]
+    assert set(of_one) == {"films/plain", "films/terse"}
+
+
+def test_without_weights_every_record_is_in_every_template(sets: Project) -> None:
+    """Names alone, or `per_record` all, put a record in each; a number draws so many different ones."""
+    both = ["films/plain", "films/terse"]
+    assert Counter((row["id"], row["template"]) for row in build(both)).most_common(1)[0][1] == 1
+    assert len(build(both)) == 120 == len(build({"films/plain": 2.0, "films/terse": 1.0}, per_record="all"))
+    assert len(build(both, per_record=1)) == 60
+    with pytest.raises(DataError, match="3 templates per record were asked for, 2 are there"):
+        build(both, per_record=3)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=8)
+@given(st.randoms(use_true_random=False), st.integers(1, 5))
+def test_nothing_depends_on_workers_or_the_order_of_records(sets: Project, rng: random.Random, workers: int) -> None:
+    """The shares of any number of workers are together the same rows; other orders of the data give the same rows."""
+    asked: dict[str, Any] = {"epochs": 2, "k": (0, 2), "labels": ["own", "swapped", "random"], "copies": "near"}
+    way = {"films/plain": 1.0, "films/terse": 3.0}
+    whole = make(way, limit=20, **asked)
+    rows = list(whole.rows())
+    shares = [list(whole.rows(share, workers)) for share in range(workers)]
+    assert [row for turn in itertools.zip_longest(*shares) for row in turn if row] == rows
+    numbers = rng.sample(range(60), 60)
+    sets.write("shuffled/train.jsonl", lines(numbers))
+    for split in ("validation", "test"):
+        sets.write(f"shuffled/{split}.jsonl", Path(f"data/{split}.jsonl").read_bytes())
+    assert build(way, limit=20, **asked, data="shuffled") == rows
+    every = build(way, **asked, data="shuffled")
+    assert sorted(map(repr, every)) == sorted(map(repr, build(way, **asked)))
+
+
+def test_smaller_sets_are_the_beginning_of_larger_ones(sets: Project) -> None:
+    """Under one seed a smaller limit is a prefix, balanced or not, and within each label too."""
+    for balance in (False, True):
+        large = build({"films/plain": 1.0, "films/terse": 1.0}, limit=40, balance=balance)
+        for limit in (1, 2, 7, 20, 39):
+            small = build({"films/plain": 1.0, "films/terse": 1.0}, limit=limit, balance=balance)
+            assert small == large[:limit]
+            for label in (0, 1):
+                own = [row for row in large if row["label"] == label]
+                assert [row for row in small if row["label"] == label] == own[
+                    : sum(row["label"] == label for row in small)
+                ]
+        assert ids(build(limit=40, balance=balance, seed=1)) != ids(large)
+
+
+def test_balance_has_as_many_of_each_label(sets: Project) -> None:
+    """Balanced sets differ by one record per label at most, and end where the rarest label does."""
+    assert Counter(row["label"] for row in build(balance=True)) == {0: 20, 1: 20}
+    assert Counter(row["label"] for row in build(epochs=1)) == {0: 20, 1: 40}
+    for limit in (3, 8, 31):
+        counts = Counter(row["label"] for row in build(balance=True, limit=limit))
+        assert abs(counts[0] - counts[1]) <= 1
+    assert len(build(balance=True, limit=1000)) == 40
+    sets.write("data/train.jsonl", lines(n for n in range(60) if n % 3))
+    with pytest.raises(DataError, match="no record has the label 'negative'"):
+        build(balance=True)
+
+
+def test_nothing_that_is_tested_is_trained_on(sets: Project) -> None:
+    """Copies of test and validation records, near ones too, leave the training split; the report says which."""
+    copied = [(1, sentence(200)), (1, sentence(100).upper()), (0, sentence(5)), (1, sentence(6) + " !")]
+    more = [json.dumps({"id": f"c{n}", "sentence": text, "label": y}) for n, (y, text) in enumerate(copied)]
+    sets.write("data/train.jsonl", lines(range(60)) + "\n".join(more))
+    made = make(copies="near")
+    counts = made.stocks["films"].findings.count()
+    assert counts["in the test split of films"] == counts["nearly in the validation split of films"] == 1
+    assert sum(counts.values()) == 4
+    assert not {"c0", "c1"} & set(ids(list(made.rows())))
+    assert len(ids(list(made.rows()))) == 60
+    assert len(build(copies="exact")) == 62
+    assert len(build(copies="keep")) == 64
+    removed = made.stocks["films"].removed_ids(10)
+    assert removed["in the test split of films"] == ["c0"]
+    assert {name for names in removed.values() for name in names} >= {"c0", "c1"}
+
+
+def test_held_out_records_are_validation(sets: Project) -> None:
+    """What is held out is the validation set; both parts make up the whole, and more held out holds the same too."""
+    Path("data/validation.jsonl").unlink()
+    train = ids(build(hold_out=10, copies="near"))
+    held = ids(build(hold_out=10, copies="near", split="validation"))
+    assert len(held) == 10
+    assert sorted(train + held) == sorted(f"r{n}" for n in range(60))
+    assert set(held) < set(ids(build(hold_out=20, copies="near", split="validation")))
+    assert ids(build(hold_out=10, limit=30)) == ids(build(limit=30, epochs=1))
+    with pytest.raises(DataError, match="60 records cannot be held out of 60"):
+        build(hold_out=60)
+
+
+def test_demonstrations_are_drawn_for_every_row(sets: Project) -> None:
+    """Rows of k shots show k other records, never their own, other ones in other rows; fewer are the first of more."""
+    rows = build(k=4, epochs=2)
+    assert all(len(set(row["demonstration_ids"]) - {row["id"]}) == 4 for row in rows)
+    assert len({tuple(row["demonstration_ids"]) for row in rows}) > 100
+    by_id = {f"r{n}": int(n % 3 > 0) for n in range(60)}
+    assert all(sum(by_id[name] for name in row["demonstration_ids"]) == 2 for row in rows)  # balanced by default
+    few = build(k=2, epochs=2)
+    assert [row["demonstration_ids"] for row in few] == [row["demonstration_ids"][:2] for row in rows]
+    assert all(row["prompt"].count("Text: ") == 5 for row in rows)
+    assert len(build(k=(0, 1, 2))) == 180
+    assert len({tuple(row["demonstration_ids"]) for row in build(k=2, selection="pinned:r1,r2", limit=9)}) <= 3
+    with pytest.raises(SelectionError, match="k=70 demonstrations were asked for"):
+        build(k=70, selection="random")
+
+
+def test_the_pool_holds_nothing_that_is_tested(sets: Project) -> None:
+    """Demonstrations come from what is left of the training split; `train_limit` makes the pool smaller."""
+    sets.write("data/train.jsonl", lines(range(60)) + lines(range(200, 220)))
+    shown = {name for row in build(k=8, copies="near") for name in row["demonstration_ids"]}
+    assert shown == {f"r{n}" for n in range(60)}
+    assert len({name for row in build(k=2, train_limit=8) for name in row["demonstration_ids"]}) == 8
+    tested = build(k=2, split="test", copies="near")
+    assert {name for row in tested for name in row["demonstration_ids"]} <= shown
+
+
+def test_rationales_are_in_the_completion(sets: Project) -> None:
+    """A chain-of-thought template teaches rationale and answer, alone or drawn beside others."""
+    task = Path("tasks/films.toml").read_text().replace('label = "label"', 'label = "label"\nrationale = "why"')
+    sets.write("tasks/films.toml", task)
+    sets.write("data/train.jsonl", lines(range(60), why="It says so."))
+    sets.write("templates/films/cot.jinja", COT)
+    rows = build({"films/cot": 1.0, "films/plain": 1.0}, k=(0, 1))
+    reasoned = [row for row in rows if row["template"] == "films/cot"]
+    assert 0 < len(reasoned) < len(rows)
+    assert all(row["completion"].startswith(" It says so. So ") for row in reasoned)
+    assert any(row["prompt"].count("It says so.") == 1 for row in reasoned)
+    assert all("It says so." not in row["completion"] for row in rows if row["template"] == "films/plain")
+
+
+def mixture(**given: Any) -> TrainingSet:
+    """Return a mixture of the films and a smaller task."""
+    parts = {"films": {"data": "data", "templates": {"plain": 1, "terse": 1}}, "songs": {"data": "songs"}}
+    return TrainingSet(make_mixture({"tasks": parts, **given}, "here"))
+
+
+@pytest.fixture
+def two(sets: Project) -> Project:
+    """The project with a second task of 15 records."""
+    sets.write("tasks/songs.toml", Path("tasks/films.toml").read_text())
+    sets.write("songs/train.jsonl", lines(range(300, 315)))
+    sets.write("songs/test.jsonl", lines(range(400, 410)))
+    return sets
+
+
+def test_a_mixture_holds_every_task_by_its_share(two: Project) -> None:
+    """By default each record comes once; temperature and caps change the shares, and small tasks come again."""
+    assert mixture().counts == {"films": 60, "songs": 15}
+    assert mixture(temperature=2).counts == {"films": 50, "songs": 25}
+    assert mixture(cap=15).counts == {"films": 15, "songs": 15}
+    made = mixture(limit=200, cap=15)
+    rows = list(made.rows())
+    assert made.counts == {"films": 100, "songs": 100}
+    songs = Counter(row["id"] for row in rows if row["task"] == "songs")
+    assert set(songs.values()) == {6, 7}
+    assert {row["repeat"] for row in rows if row["task"] == "songs"} == set(range(7))
+    halves = [Counter(row["task"] for row in half)["songs"] for half in (rows[:100], rows[100:])]
+    assert halves == [50, 50]
+
+
+def test_a_smaller_mixture_is_the_beginning_of_a_larger_one(two: Project) -> None:
+    """Limits of a mixture are nested, whatever its shares."""
+    large = list(mixture(limit=150, temperature=3).rows())
+    for limit in (1, 10, 77):
+        assert list(mixture(limit=limit, temperature=3).rows()) == large[:limit]
+
+
+def test_what_one_task_tests_another_does_not_train(two: Project) -> None:
+    """Overlap is found across the tasks of a mixture, and copies between those that ask the same."""
+    two.write("songs/train.jsonl", lines(range(300, 315)) + lines([200, 7]))
+    two.write("songs/test.jsonl", lines([3]))
+    made = mixture()
+    assert made.stocks["songs"].findings.count() == {
+        "in the test split of films": 1,
+        "a copy of another record": 1,
+    }
+    assert made.stocks["films"].findings.count() == {"in the test split of songs": 1}
+    two.write("tasks/songs.toml", Path("tasks/films.toml").read_text().replace('"positive"]', '"positive", "mixed"]'))
+    two.write("templates/films/plain.jinja", TEMPLATE)
+    assert "a copy of another record" not in mixture().stocks["songs"].findings.count()
+
+
+def test_free_answers_and_labels_share_a_column(two: Project) -> None:
+    """Where tasks with free answers are mixed in, labels are names: a data set's column has one type."""
+    two.write("tasks/songs.toml", Path("tasks/films.toml").read_text().replace('labels = ["negative", "positive"]', ""))
+    two.write("templates/films/free.jinja", FREE)
+    parts = {"films": {"data": "data"}, "songs": {"data": "songs", "templates": ["free"]}}
+    rows = pk.build_pairs(make_mixture({"tasks": parts}, "here"))
+    assert set(rows["label"]) == {"negative", "positive", "0", "1"}
+
+
+def test_streams_can_be_shared_among_workers(sets: Project) -> None:
+    """A streamed set has as many shards as asked for, which hold each row once."""
+    stream = pk.build_pairs("films", "films/plain", data="data", epochs=2, streaming=True, num_shards=4)
+    rows = build(epochs=2)
+    assert stream.num_shards == 4
+    assert sorted(map(repr, stream)) == sorted(map(repr, rows))
+    first = stream.shard(num_shards=4, index=0)
+    assert list(first) == rows[::4]
+
+
+def test_errors_are_found_before_the_first_row(sets: Project) -> None:
+    """Settings that do not go together are refused when the set is made."""
+    with pytest.raises(TemplateError, match="no template matches 'nothing'"):
+        make("nothing")
+    with pytest.raises(DataError, match=r"training set of 'films': epochs: found 0"):
+        make(epochs=0)
+    with pytest.raises(DataError, match=r"nonsense: unknown setting"):
+        make(nonsense=1)
+    with pytest.raises(DataError, match="a mixture names its templates itself"):
+        make_set(make_mixture({"tasks": {"films": {}}}, "here"), "films/plain")
+    sets.write("data/train.jsonl", Path("data/test.jsonl").read_bytes())
+    with pytest.raises(DataError, match=r"no records are left of split 'train' of task 'films' \(all 20 were left out"):
+        make(copies="near")

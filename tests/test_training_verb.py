@@ -1,0 +1,189 @@
+"""`promptkit train`: what it draws, which number format it takes, where it reports, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from promptkit.adapter import read_card
+from promptkit.cli.main import cli
+from promptkit.errors import TrainError
+from promptkit.train import precision, reporting, train
+from promptkit.verbs import training
+from promptkit.verbs.training import train_source
+from tests.conftest import TEMPLATE, Project
+from tests.training_fakes import files, model, rows, saved
+
+# peft asks transformers by an old name when it wraps a network
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The folder of a small random model; nothing says that several processes were launched."""
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    return saved(model(window=256), tmp_path / "base").name
+
+
+@pytest.fixture
+def learn(project: Project, base: str) -> Callable[..., dict[str, Any]]:
+    """Train on the project's task with one epoch, into a folder named after what is given."""
+
+    def run(**given: Any) -> dict[str, Any]:
+        out = "-".join(f"{name}-{value}" for name, value in given.items() if name != "templates") or "plain"
+        settings = {"model": base, "data": "data", "device": "cpu", "epochs": 1, "out": f"made/{out}", **given}
+        return train_source("films", **settings)
+
+    return run
+
+
+def test_each_record_gets_a_template_by_its_seed(learn: Callable[..., dict[str, Any]], project: Project) -> None:
+    """Of several templates each record gets one; another seed for templates draws anew and moves nothing else."""
+    project.write("templates/films/short.jinja", TEMPLATE.replace("Text: ", "T: "))
+    made = [
+        learn(templates=["films/*"], seeds={"template": seed}, out=f"made/{number}")
+        for number, seed in enumerate((0, 0, 1, 2))
+    ]
+    assert made[0]["template"] == "films/plain, films/short"
+    assert {(each["settings"]["seeds"]["template"], each["settings"]["seeds"]["data"]) for each in made} == {
+        *((seed, 0) for seed in (0, 1, 2))
+    }
+    hashes = [read_card(each["adapter"]).train.pairs_hash for each in made]
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) > 1
+
+
+def test_number_format_by_the_clock(
+    learn: Callable[..., dict[str, Any]], base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` takes bfloat16 where its step is faster by more than the clock's noise; what it took is in the card."""
+    seconds = {"float32": 1.0}
+    monkeypatch.setattr(precision, "_time_step", lambda timed, rows: seconds[timed.dtype])
+    for bfloat16, wanted in ((0.5, "bfloat16"), (0.95, "float32"), (2.0, "float32")):
+        seconds["bfloat16"] = bfloat16
+        made = learn(dtype="auto", out=f"made/{bfloat16}")
+        assert (made["dtype"], read_card(made["adapter"]).dtype) == (wanted, wanted)
+        assert made["dtype_seconds"] == seconds
+    assert files_of(learn(dtype="float32")) == files_of(made)
+
+
+def test_step_is_timed_in_both_formats() -> None:
+    """The measurement runs, leaves the model as it was, and takes about a second."""
+    fake = model()
+    timing = precision.choose_dtype(fake, rows(20))
+    assert timing.seconds.keys() == {"float32", "bfloat16"}
+    assert all(seconds > 0 for seconds in timing.seconds.values())
+    assert fake.network.dtype == precision.torch.float32
+
+
+def test_stopped_training_keeps_its_number_format(
+    learn: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that goes on does not ask the clock again, and ends as if it had not been stopped."""
+    monkeypatch.setattr(precision, "_time_step", lambda timed, rows: {"float32": 2.0, "bfloat16": 1.0}[timed.dtype])
+    monkeypatch.setattr(training, "SAVE_SECONDS", 0.0)
+
+    def stop(name: str) -> Callable[[int, int], None]:
+        def progress(done: int, total: int) -> None:
+            if done == 3:
+                raise KeyboardInterrupt
+
+        return progress
+
+    given: dict[str, Any] = {"dtype": "auto", "batch_size": 2}
+    with pytest.raises(KeyboardInterrupt):
+        learn(**given, track=stop, out="made/stopped")
+    monkeypatch.setattr(precision, "_time_step", lambda timed, rows: {"float32": 1.0, "bfloat16": 2.0}[timed.dtype])
+    went_on = learn(**given, out="made/stopped")
+    monkeypatch.undo()
+    assert went_on["dtype"] == "bfloat16"
+
+
+def test_options_reach_the_training(base: str, project: Project) -> None:
+    """Kind, targets, layers, seeds and memory are passed on; the JSON object says what was trained."""
+    given = [
+        *("--adapter-kind", "dora", "--rank", "2", "--alpha", "3", "--targets", "q_proj,v_proj", "--top-layers", "1"),
+        *("--seed", "4", "--seed-for", "init=3,order=5", "--micro-batch", "2", "--checkpointing", "--epochs", "1"),
+    ]
+    command = [
+        "train",
+        "films",
+        "--model",
+        base,
+        "--data",
+        "data",
+        "--device",
+        "cpu",
+        "--out",
+        "made",
+        "--json",
+        *given,
+    ]
+    done = CliRunner().invoke(cli, command, catch_exceptions=False)
+    made = json.loads(done.stdout)
+    found = made["settings"]
+    assert (found["kind"], found["rank"], found["alpha"], found["targets"]) == ("dora", 2, 3, ["q_proj", "v_proj"])
+    assert (found["top_layers"], found["micro_batch"], found["checkpointing"]) == (1, 2, True)
+    assert found["seeds"] == {"data": 4, "template": 4, "init": 3, "batch": 4, "order": 5, "dropout": 4}
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--seed-for", "init"], "'init' is not a list such as init=3,batch=4"),
+        (["--seed-for", "inti=1"], "there is no seed 'inti'"),
+        (["--adapter-kind", "loha"], "'loha' is not one of"),
+    ],
+)
+def test_wrong_option_is_one_line(option: list[str], message: str, project: Project) -> None:
+    """A malformed list, an unknown source and an unknown kind are named, and nothing is written."""
+    done = CliRunner().invoke(cli, ["train", "films", *option])
+    assert done.exit_code != 0
+    assert message in done.output + str(done.exception)
+    assert not (project.root / "adapters").exists()
+
+
+def test_rows_of_a_file_have_no_seed_for_data(project: Project, base: str) -> None:
+    """Rows that are given as they are were drawn before: a seed for that is refused."""
+    project.write("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows(8)))
+    with pytest.raises(TrainError, match="seed 'data' goes with a task: the rows of a file were drawn when"):
+        train_source("rows.jsonl", model=base, seeds={"data": 1})
+
+
+def test_tensorboard_is_written_beside_the_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses and validation accuracy are in TensorBoard's files, and the adapter is the same as without."""
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    given = {"epochs": 2, "validation": rows(4, seed=1)}
+    tracked = train(model(), rows(16), out=tmp_path / "tracked", report_to="tensorboard", **given)
+    assert files(tracked) == files(train(model(), rows(16), out=tmp_path / "plain", **given))
+    found = events.EventAccumulator(str(tmp_path / "tracked.logs"))
+    found.Reload()
+    assert {"train/loss", "train/learning_rate", "train/validation_accuracy"} <= set(found.Tags()["scalars"])
+    assert [event.value for event in found.Scalars("train/validation_accuracy")] == pytest.approx(tracked.validation)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("tensorbord", r"cannot report to 'tensorbord': expected tensorboard, wandb, mlflow. Did you mean"),
+        (["wandb"], r"reporting to wandb needs its package: pip install wandb"),
+    ],
+)
+def test_tracker_that_is_not_there_is_named(
+    names: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unknown tracker, and one that is not installed, stop before training."""
+    monkeypatch.setattr(reporting, "find_spec", lambda name: None)
+    with pytest.raises(TrainError, match=message):
+        train(model(), rows(8), out=tmp_path / "adapter", report_to=names)
+    assert not list(tmp_path.iterdir())
+
+
+def files_of(made: dict[str, Any]) -> bytes:
+    return (Path(made["adapter"]) / "adapter_model.safetensors").read_bytes()
