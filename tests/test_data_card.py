@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from promptkit.data_card import MOST_ANSWERS, Tally, write_card
+from promptkit.export.data_card import MOST_ANSWERS, Tally, write_card
 from promptkit.task import load_task
 
 ROWS = [

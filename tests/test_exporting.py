@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from promptkit.build import build_pairs
 from promptkit.cli import cli
-from promptkit.formats import FORMATS, TEXT_FORMATS, read_pair_rows
+from promptkit.export.formats import FORMATS, TEXT_FORMATS, read_pair_rows
 from promptkit.verbs.exporting import Export
 from tests.conftest import Project
 from tests.test_hub import FakeHub

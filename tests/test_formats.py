@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from promptkit.build import build_pairs
 from promptkit.cli import exporting
 from promptkit.errors import DataError
+from promptkit.export.formats import CHAT_FORMATS, FORMATS, TEXT_FORMATS, export_rows, pair_from_row, read_pair_rows
 from promptkit.files import write_rows
-from promptkit.formats import CHAT_FORMATS, FORMATS, TEXT_FORMATS, export_rows, pair_from_row, read_pair_rows
 from promptkit.train.batches import encode_pairs, read_pairs
 from tests.conftest import Project
 from tests.naive import model

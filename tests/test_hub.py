@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub.errors import LocalTokenNotFoundError, RepositoryNotFoundError
 
 from promptkit.errors import RunError
-from promptkit.hub import push_rows
+from promptkit.export.hub import push_rows
 
 ROWS = [{"id": str(number), "prompt": "x", "completion": " y"} for number in range(5)]
 

@@ -15,7 +15,7 @@ import pytest
 
 from promptkit import files
 from promptkit.errors import DataError, RunError
-from promptkit.shards import write_folder, write_shards
+from promptkit.export.shards import write_folder, write_shards
 from promptkit.sources import iterate_rows
 
 Write = Callable[[Iterator[dict[str, Any]], Path], int]

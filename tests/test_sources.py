@@ -8,8 +8,8 @@ import datasets
 import pytest
 
 from promptkit.errors import DataError
+from promptkit.export.shards import write_shards
 from promptkit.files import write_rows
-from promptkit.shards import write_shards
 from promptkit.sources import holds_rows, iterate_rows
 
 ROWS = [{"id": str(number)} for number in range(5)]

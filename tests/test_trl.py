@@ -10,8 +10,8 @@ import datasets
 import pytest
 
 from promptkit.build import iterate_pairs
+from promptkit.export.formats import export_rows, read_pair_rows
 from promptkit.files import write_rows
-from promptkit.formats import export_rows, read_pair_rows
 from promptkit.train.batches import Row, encode_pairs
 from tests.conftest import Project
 from tests.training_fakes import model

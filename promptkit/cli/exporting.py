@@ -11,7 +11,7 @@ from promptkit.cli.options import combine, positive
 if TYPE_CHECKING:
     from promptkit.verbs.exporting import Export
 
-#: Names of the formats, in the order of `promptkit.formats.FORMATS`.
+#: Names of the formats, in the order of `promptkit.export.formats.FORMATS`.
 FORMATS = ("prompt-completion", "messages", "alpaca", "sharegpt", "openai", "text")
 _NAMES = ("format", "chat", "out", "push", "public", "shards", "shard_rows")
 

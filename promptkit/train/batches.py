@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import Sampler
 
 from promptkit.errors import DataError, TrainError
-from promptkit.formats import check_pair, pair_from_row
+from promptkit.export.formats import check_pair, pair_from_row
 from promptkit.pair import Pair
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Batch(Targets):
 
 
 def read_pairs(rows: Iterable[Pair | Mapping[str, Any]], *, chat: bool = False) -> list[Pair]:
-    """Return training rows as pairs: pairs, or rows in any form that `promptkit.formats` reads.
+    """Return training rows as pairs: pairs, or rows in any form that `promptkit.export.formats` reads.
 
     Raises DataError, naming the row (counted from 1), where there is none, or one has no text to learn or,
     with `chat`, no messages.

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from promptkit.data_card import Tally, write_card
 from promptkit.errors import TaskError
+from promptkit.export.data_card import Tally, write_card
+from promptkit.export.formats import CHAT_FORMATS, TEXT_FORMATS, export_rows
 from promptkit.files import check_free, find_writer, write_rows
-from promptkit.formats import CHAT_FORMATS, TEXT_FORMATS, export_rows
 from promptkit.sources import check_no_shards
 from promptkit.task import Task, load_task
 
@@ -23,8 +23,8 @@ class Export:
     """How rows are laid out, and in what they are put.
 
     `kind` is prompts or pairs, `source` the task or file they come from, `split` what they are to be called. `format`
-    is one of `promptkit.formats.FORMATS`, or None for promptkit's own rows. `out` is a .jsonl or .parquet file; with
-    `shards` (how many) or `shard_rows` (how large) the pattern of several files; without an ending, a folder for
+    is one of `promptkit.export.formats.FORMATS`, or None for promptkit's own rows. `out` is a .jsonl or .parquet file;
+    with `shards` (how many) or `shard_rows` (how large) the pattern of several files; without an ending, a folder for
     `datasets.load_from_disk`. `push` is a repository of the hub instead, private but with `public`.
     """
 
@@ -100,18 +100,18 @@ class Export:
         """Write rows to `path`, which ends as `out` does, and return how many."""
         rows = self._watch(rows)
         if not path.suffix:
-            from promptkit.shards import write_folder
+            from promptkit.export.shards import write_folder
 
             return write_folder(rows, path, split=self.split, shards=self.shards, card=self._card)
         if self.shards or self.shard_rows:
-            from promptkit.shards import write_shards
+            from promptkit.export.shards import write_shards
 
             return write_shards(rows, path, shards=self.shards, shard_rows=self.shard_rows)
         return write_rows(rows, path)
 
     def upload(self, rows: Rows) -> tuple[str, int]:
         """Push rows to the hub; return (address of the commit, how many rows)."""
-        from promptkit.hub import push_rows
+        from promptkit.export.hub import push_rows
 
         return push_rows(
             self._watch(rows),

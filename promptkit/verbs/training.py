@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit.data import hash_order, load_records
 from promptkit.errors import RunError, TrainError
-from promptkit.formats import read_pair_rows
+from promptkit.export.formats import read_pair_rows
 from promptkit.prompt import build_prompt
 from promptkit.sources import holds_rows
 from promptkit.task import Task, load_task

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from promptkit.shards import write_folder, write_shards
+from promptkit.export.shards import write_folder, write_shards
 
 SHARDS = 8
 

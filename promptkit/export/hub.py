@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from promptkit.errors import RunError
-from promptkit.shards import write_shards
+from promptkit.export.shards import write_shards
 
 #: Where data stand in a data set's repository.
 DATA = "data"
