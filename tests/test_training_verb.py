@@ -42,6 +42,13 @@ def learn(project: Project, base: str) -> Callable[..., dict[str, Any]]:
     return run
 
 
+def test_labels_are_balanced_where_that_is_asked(learn: Callable[..., dict[str, Any]], project: Project) -> None:
+    """As many records of each label as there are of the rarest; a part for validation is cut from these."""
+    records = [{"sentence": f"text {number}", "label": int(number < 5)} for number in range(25)]
+    project.write("data/train.jsonl", "".join(f"{json.dumps(record)}\n" for record in records))
+    assert [learn(balance=balance)["rows"] for balance in (False, True)] == [23, 9]
+
+
 def test_each_record_gets_a_template_by_its_seed(learn: Callable[..., dict[str, Any]], project: Project) -> None:
     """Of several templates each record gets one; another seed for templates draws anew and moves nothing else."""
     project.write("templates/films/short.jinja", TEMPLATE.replace("Text: ", "T: "))

@@ -37,6 +37,7 @@ from promptkit.cli.sources import for_rows
     help="float32, bfloat16, float16, nf4 (QLoRA); or auto: times float32 and bfloat16 for a second, takes the faster.",
 )
 @positive("--train-limit", "Training records after a seeded shuffle. Default: all.")
+@click.option("--balance/--natural", default=False, help="As many records of each label, or as they are.")
 @click.option(
     "--adapter-kind",
     "kind",

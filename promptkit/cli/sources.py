@@ -20,7 +20,7 @@ def for_rows(settings: dict[str, Any], verb: str) -> dict[str, Any]:
             *("model", "chat", "dtype", "device", "batch_tokens", "memory", "limit", "calibrate"),
             *("samples", "temperature", "top_p", *(["seed"] if settings.get("samples", 1) > 1 else [])),
         },
-        "train": set(settings) - {"templates", "data"},
+        "train": set(settings) - {"templates", "data", "balance"},
     }[verb]
     context = click.get_current_context()
     for name in sorted(settings.keys() - kept):

@@ -36,7 +36,7 @@ _MIXING = (
         help="Pairs: own, WORD,WORD (for the labels in their order), swapped or random words; several are drawn from.",
     ),
     positive("--epochs", "Pairs: passes over the records, each with other draws. Default: 1."),
-    positive("--temperature", "A mixture: above 1, small tasks get more than their share. Default: 1."),
+    click.option("--temperature", type=float, help="A mixture: above 1, small tasks get more. Default: 1."),
     positive("--cap", "A mixture: records of a task that count for its share at most."),
 )
 #: Options that change where rows are put, and not the rows.

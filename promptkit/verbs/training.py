@@ -39,6 +39,7 @@ def train_source(
     dtype: str = "float32",
     device: str | None = None,
     train_limit: int | None = None,
+    balance: bool = False,
     out: str | None = None,
     track: Track | None = None,
     **settings: Any,
@@ -46,8 +47,9 @@ def train_source(
     """Train one adapter on a task's training split, or on the rows of a pairs file; return what came out.
 
     With a task, validation records choose the epoch; of several templates, each record gets one, drawn by the seed
-    for `template`. A training that was stopped goes on. `dtype` "auto" takes what is faster here, see
-    `choose_dtype`. `settings` are those of `train`. Raises RunError where `out` exists already.
+    for `template`; with `balance` as many records of each label are used. A training that was stopped goes on. `dtype`
+    "auto" takes what is faster here, see `choose_dtype`. `settings` are those of `train`. Raises RunError where `out`
+    exists already.
     """
     from promptkit.adapter import check_seeds
     from promptkit.train import train
@@ -64,7 +66,8 @@ def train_source(
     else:
         given = {"data": seed, "template": seed, **given}
         task = load_task(source)
-        pairs, validation = _training_set(task, bind_matching(task, templates), data, given, chat, train_limit)
+        bounds = bind_matching(task, templates)
+        pairs, validation = _training_set(task, bounds, data, given, chat, train_limit, balance)
     base, timed = _load(model, dtype, device, pairs, chat, path)
     adapter = train(
         base,
@@ -150,6 +153,7 @@ def _training_set(
     seeds: Mapping[str, int],
     chat: bool,
     limit: int | None,
+    balance: bool,
 ) -> tuple[list[Any], list[Any]]:
     """Return (pairs, validation prompts); validation comes from its own split or is cut from training."""
     from promptkit.pair import build_pair
@@ -159,7 +163,18 @@ def _training_set(
         return bounds[int.from_bytes(hash_order(f"{seeds['template']}:template", record.id)) % len(bounds)]
 
     records = load_records(task, "train", data=data)
+    records = _balance(records, seeds["data"]) if balance else records
     own = data is None or Path(data).is_dir()
     validation, kept = split_validation(task, records, data=data, limit=limit, seed=seeds["data"], own_split=own)
     pairs = [build_pair(draw(record), record, chat=chat) for record in kept]
     return pairs, [build_prompt(draw(record), record, chat=chat) for record in validation]
+
+
+def _balance(records: Sequence[Record], seed: int) -> list[Record]:
+    """Return as many records of each label as there are of the rarest."""
+    from promptkit.select.pool import Pool
+    from promptkit.select.selections import deal_balanced
+
+    strands = [list(strand) for strand in deal_balanced(Pool(tuple(records), seed))]
+    count = min(map(len, strands))
+    return [record for strand in strands for record in strand[:count]]
