@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from promptkit.report.numbers import to_csv, to_latex
-from promptkit.report.study import print_study
+from promptkit.report.study import print_study, print_table
 from promptkit.report.study_numbers import count_study
 from promptkit.report.writing import write_report
 from tests.study_runs import write_study
@@ -59,6 +59,18 @@ def printed(result: Any) -> str:
     print_study(result, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def test_figures_that_do_not_fit_stand_below_with_their_names() -> None:
+    """A table wider than the terminal is cut between columns of figures; every part names its rows."""
+    console = Console(file=io.StringIO(), width=40, markup=False, highlight=False)
+    rows = [{"template": f"sentiment/{n}", **{f"{k} · sum": f"{n}{k}.5" for k in range(6)}} for n in (1, 2)]
+    print_table(console, "Title", rows)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 40
+    assert [sum(f"sentiment/{n}" in line for line in lines) for n in (1, 2)] == [3, 3]
+    assert all(sum(figure in line for line in lines) == 1 for row in rows for figure in list(row.values())[1:])
 
 
 def test_tables_hold_what_the_result_says(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from promptkit.report.wording import NOTHING, p_value, percent, percent_range
 
 Result = Mapping[str, Any]
 _FIGURES = frozenset("0123456789.,–-±<to ")  # columns of figures are never cut short; names may go on in the next line
+_GAP, _INDENT = 2, 2  # columns of blanks behind each column, and before a table
 
 
 def print_study(result: Result, console: Console) -> None:
@@ -55,23 +56,35 @@ def print_numbers(console: Console, numbers: Numbers, width: int | None = None) 
 
 
 def print_table(console: Console, title: str, rows: Sequence[Mapping[str, str]]) -> None:
-    """Print rows with the same keys, names to the left and figures to the right."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
-    for header in rows[0]:
-        figures = all(set(row[header]) <= _FIGURES for row in rows)
-        width = max(len(text) for text in (header, *(row[header] for row in rows)))
-        table.add_column(
-            Text(header),
-            justify="right" if figures else "left",
-            no_wrap=figures,
-            overflow="fold",
-            min_width=width if figures else None,
-            vertical="bottom",
-        )
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row.values()))
+    """Print rows with the same keys, names to the left and figures to the right; more figures than fit go below."""
     print_lines(console, ["", title], style="bold")
-    console.print(Padding(table, (0, 0, 0, 2), expand=False), highlight=False)
+    widths = {header: max(len(header), *(len(row[header]) for row in rows)) + _GAP for header in rows[0]}
+    figures = [header for header in rows[0] if all(set(row[header]) <= _FIGURES for row in rows)]
+    names = [header for header in rows[0] if header not in figures]
+    room = console.width - _INDENT
+    room -= min(sum(widths[header] for header in names), room // 2)
+    for part in _fill(figures, widths, room):
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, _GAP, 0, 0), pad_edge=False, show_edge=False)
+        shown = [header for header in rows[0] if header in names or header in part]
+        for header in shown:
+            if header in part:
+                width = widths[header] - _GAP
+                table.add_column(Text(header), justify="right", no_wrap=True, min_width=width, vertical="bottom")
+            else:
+                table.add_column(Text(header), overflow="fold", vertical="bottom")
+        for row in rows:
+            table.add_row(*(Text(row[header]) for header in shown))
+        console.print(Padding(table, (0, 0, 0, _INDENT), expand=False), highlight=False)
+
+
+def _fill(headers: Sequence[str], widths: Mapping[str, int], room: int) -> list[list[str]]:
+    """Return the headers in parts, each at most `room` wide, or of one."""
+    parts: list[list[str]] = [[]]
+    for header in headers:
+        if parts[-1] and sum(widths[other] for other in (*parts[-1], header)) > room:
+            parts.append([])
+        parts[-1].append(header)
+    return parts
 
 
 def _headlines(result: Result) -> list[str]:
