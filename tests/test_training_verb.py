@@ -13,8 +13,10 @@ from click.testing import CliRunner
 from promptkit.adapter import read_card
 from promptkit.cli.main import cli
 from promptkit.errors import TrainError
+from promptkit.task import load_task
 from promptkit.train import precision, reporting, train
 from promptkit.verbs import training
+from promptkit.verbs.templates import bind_matching
 from promptkit.verbs.training import train_source
 from tests.conftest import TEMPLATE, Project
 from tests.training_fakes import files, model, rows, saved
@@ -42,11 +44,20 @@ def learn(project: Project, base: str) -> Callable[..., dict[str, Any]]:
     return run
 
 
-def test_labels_are_balanced_where_that_is_asked(learn: Callable[..., dict[str, Any]], project: Project) -> None:
-    """As many records of each label as there are of the rarest; a part for validation is cut from these."""
-    records = [{"sentence": f"text {number}", "label": int(number < 5)} for number in range(25)]
+@pytest.mark.parametrize("limit", [None, 6])
+def test_labels_are_balanced_where_that_is_asked(project: Project, limit: int | None) -> None:
+    """As many records of each label, in training and in validation, however rare the one is."""
+    records = [{"sentence": f"text {number}", "label": int(number < 12)} for number in range(60)]
     project.write("data/train.jsonl", "".join(f"{json.dumps(record)}\n" for record in records))
-    assert [learn(balance=balance)["rows"] for balance in (False, True)] == [23, 9]
+    task = load_task("films")
+    bounds = bind_matching(task, ())
+    for seed in range(5):
+        pairs, validation = training._training_set(
+            task, bounds, "data", {"data": seed, "template": 0}, False, limit, balance=True
+        )
+        for part in (pairs, validation):
+            assert sum(row.label == 0 for row in part) == sum(row.label == 1 for row in rows)
+        assert len(pairs) == limit if limit else len(pairs) > 12
 
 
 def test_each_record_gets_a_template_by_its_seed(learn: Callable[..., dict[str, Any]], project: Project) -> None:

@@ -163,18 +163,24 @@ def _training_set(
         return bounds[int.from_bytes(hash_order(f"{seeds['template']}:template", record.id)) % len(bounds)]
 
     records = load_records(task, "train", data=data)
-    records = _balance(records, seeds["data"]) if balance else records
     own = data is None or Path(data).is_dir()
-    validation, kept = split_validation(task, records, data=data, limit=limit, seed=seeds["data"], own_split=own)
+    first = None if balance else limit
+    validation, kept = split_validation(task, records, data=data, limit=first, seed=seeds["data"], own_split=own)
+    if balance:
+        validation, kept = (
+            _balance(task, some, seeds["data"], most) for some, most in ((validation, None), (kept, limit))
+        )
     pairs = [build_pair(draw(record), record, chat=chat) for record in kept]
     return pairs, [build_prompt(draw(record), record, chat=chat) for record in validation]
 
 
-def _balance(records: Sequence[Record], seed: int) -> list[Record]:
-    """Return as many records of each label as there are of the rarest."""
+def _balance(task: Task, records: Sequence[Record], seed: int, limit: int | None) -> list[Record]:
+    """Return as many records of each label as there are of the rarest, `limit` in all at most."""
     from promptkit.select.pool import Pool
     from promptkit.select.selections import deal_balanced
 
     strands = [list(strand) for strand in deal_balanced(Pool(tuple(records), seed))]
-    count = min(map(len, strands))
+    labels = len(task.labels or ())
+    rarest = min(map(len, strands)) if len(strands) == labels else 0
+    count = rarest if limit is None else min(rarest, limit // labels)
     return [record for strand in strands for record in strand[:count]]
