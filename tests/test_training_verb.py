@@ -56,7 +56,7 @@ def test_labels_are_balanced_where_that_is_asked(project: Project, limit: int | 
             task, bounds, "data", {"data": seed, "template": 0}, False, limit, balance=True
         )
         for part in (pairs, validation):
-            assert sum(row.label == 0 for row in part) == sum(row.label == 1 for row in rows)
+            assert sum(row.label == 0 for row in part) == sum(row.label == 1 for row in part)
         assert len(pairs) == limit if limit else len(pairs) > 12
 
 
