@@ -201,13 +201,6 @@ def test_a_dry_run_counts_and_computes_nothing(small: Model) -> None:
     assert study("films", model=small.name, dry_run=True, **GRID)["tokens_computed"] == 0
 
 
-def test_two_workers_fill_the_same_folder(small: Model) -> None:
-    """Several processes compute the cells that one does, to the byte."""
-    study("films", model=small.name, out="one", **GRID)
-    study("films", model=small.name, out="two", workers=2, **GRID)
-    assert bytes_of("one") == bytes_of("two")
-
-
 def test_a_file_of_settings_is_a_preset(project: Project, small: Model) -> None:
     """A TOML file says what to vary; a word it does not know is an error that names the nearest."""
     project.write("mine.toml", 'shots = [2]\ndraws = 1\norders = "given"\nlimit = 4\n')
