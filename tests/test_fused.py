@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from promptkit.train.fused import FusedLinear
 from promptkit.train.lora import wrap
+from promptkit.train.low_rank import FusedLinear
 from tests.test_train import settings
 from tests.training_fakes import model
 
@@ -77,6 +77,49 @@ def test_activation_in_bfloat16_is_close_to_transformers_own() -> None:
     for module, count in ((layer.mlp, 8), (layer.input_layernorm, 2)):
         theirs = type(module).forward.__get__(module)
         assert_same(module, theirs, draw(2, 3, 32).bfloat16(), count, atol=0.1, rtol=0.1)
+
+
+def project(attention: Any, x: torch.Tensor, order: str = "qkv") -> torch.Tensor:
+    """Return queries, keys and values, called for in some order, side by side."""
+    found = {name: getattr(attention, f"{name}_proj")(x) for name in order}
+    return torch.cat([found[name] for name in "qkv"], dim=-1)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_projections_that_run_together_equal_peft_s_own(kind: str) -> None:
+    """Queries, keys and values come from one operation, whichever is called for first, with the gradients of three."""
+    attention = adapted(kind).get_base_model().model.layers[0].self_attn
+    layers = [attention.q_proj, attention.k_proj, attention.v_proj]
+    assert layers[0].together.layers == layers
+
+    def alone(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([super(FusedLinear, layer).forward(x) for layer in layers], dim=-1)
+
+    expected = run(alone, attention, draw(2, 3, 32))
+    for order in ("qkv", "vqk"):
+        found = run(lambda x, order=order: project(attention, x, order), attention, draw(2, 3, 32))
+        assert len(found) == len(expected) == 8
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_projection_that_is_called_on_other_states_runs_on_these() -> None:
+    """What waits for a neighbour's turn is given for the very states it was made of, and once."""
+    attention = adapted().get_base_model().model.layers[0].self_attn
+    x, other = draw(1, 3, 32), draw(2, 3, 32)[1:]
+    with torch.no_grad():
+        attention.q_proj(x)
+        torch.testing.assert_close(attention.k_proj(other), super(FusedLinear, attention.k_proj).forward(other))
+        project(attention, x)
+        attention.k_proj.lora_B["default"].weight += 1
+        torch.testing.assert_close(attention.k_proj(x), super(FusedLinear, attention.k_proj).forward(x))
+
+
+def test_queries_of_the_last_layer_run_apart() -> None:
+    """They get fewer columns than its keys and values."""
+    attention = adapted().get_base_model().model.layers[1].self_attn
+    assert attention.q_proj.together is None
+    assert attention.k_proj.together.layers == [attention.k_proj, attention.v_proj]
 
 
 def test_what_only_looks_the_same_is_left_alone() -> None:

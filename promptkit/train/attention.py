@@ -34,10 +34,19 @@ class UnpackableError(Exception):
 
 @dataclass
 class Pack:
-    """The layout that is attended to at the moment; `calls` counts the layers that did."""
+    """The layout that is attended to at the moment; `calls` counts the layers that did.
+
+    `read` [1, T], bool, says of which columns the logits are read; None, where all may be.
+    """
 
     layout: Layout
+    read: torch.Tensor | None = None
     calls: int = field(default=0, init=False)
+
+    @cached_property
+    def columns(self) -> torch.Tensor | None:
+        """The numbers of the columns whose logits are read, int64; None where all may be."""
+        return None if self.read is None else self.read[0].nonzero()[:, 0]
 
     @cached_property
     def seen(self) -> torch.Tensor:
@@ -57,16 +66,21 @@ _active: list[Pack] = []  # no ContextVar: on a GPU, the backward of a checkpoin
 
 
 @contextmanager
-def packed(config: Any, layout: Layout) -> Iterator[Pack]:
+def packed(config: Any, layout: Layout, read: torch.Tensor | None = None) -> Iterator[Pack]:
     """Let the network with this configuration attend along `layout` meanwhile: forward and backward."""
     before = config._attn_implementation
-    _active.append(Pack(layout))
+    _active.append(Pack(layout, read))
     config._attn_implementation = PACKED
     try:
         yield _active[-1]
     finally:
         config._attn_implementation = before
         _active.pop()
+
+
+def read_columns() -> torch.Tensor | None:
+    """Return the numbers of the columns whose logits are read from the pack that is active; None for all."""
+    return _active[-1].columns if _active else None
 
 
 def attend(

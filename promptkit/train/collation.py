@@ -17,7 +17,7 @@ from promptkit.train.packing import lay_out, pack
 if TYPE_CHECKING:
     from promptkit.models import Model
 
-_COMPARED = 4  # rows of the first batch that are also run alone
+_COMPARED = 4  # rows of the first batch: as many show what a whole batch would, for a fraction of a step
 _CLOSE = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the logits' size; rows that see others are off by far more
 _COARSE = 5e-2  # for 16 bits, whose own rounding adds up to some 1e-2 over the layers
 
@@ -36,11 +36,17 @@ class Collation:
 def choose_collation(model: Model, rows: Sequence[Row], batch_size: int) -> Collation:
     """Return packing, if the network gives packed rows what it gives them alone, else padding and the reason.
 
-    `model` has the adapter around its network; `rows` are all that will be trained. The first batch of them is run
-    packed, without gradients, and some of its rows alone.
+    `model` has the adapter around its network; `rows` are all that will be trained. Some of the first batch, from its
+    shortest row to its longest, are run packed and alone, without gradients.
     """
-    reason = _why_not(Network(model), max(row.length for row in rows)) or _difference(model, rows[:batch_size])
+    reason = _why_not(Network(model), max(row.length for row in rows)) or _difference(model, _pick(rows[:batch_size]))
     return Collation(collate, reason) if reason else Collation(pack)
+
+
+def _pick(rows: Sequence[Row]) -> list[Row]:
+    by_length = sorted(rows, key=lambda row: row.length)
+    last, count = len(rows) - 1, min(_COMPARED, len(rows))
+    return [by_length[place * last // max(1, count - 1)] for place in range(count)]
 
 
 def _why_not(known: Network, longest: int) -> str:
@@ -77,9 +83,8 @@ def _measure_error(network: torch.nn.Module, rows: Sequence[Row]) -> float:
     """Return the largest difference of the logits of packed rows to those alone, as a share of their spread."""
     _, ordered = lay_out(rows)
     together = torch.split(_logits(network, pack(rows)), [row.targets for row in ordered])
-    step = max(1, (len(ordered) - 1) // (_COMPARED - 1))
     errors = []
-    for row, found in list(zip(ordered, together, strict=True))[::step]:
+    for row, found in zip(ordered, together, strict=True):
         alone = _logits(network, collate([row])).float()
         spread = torch.linalg.vector_norm(alone - alone.mean(dim=-1, keepdim=True))
         errors.append(torch.linalg.vector_norm(found.float() - alone) / spread)

@@ -10,8 +10,10 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 
 from promptkit.errors import TrainError
 from promptkit.models.adapter import share_weights
-from promptkit.train.fused import FusedLinear, fuse_activations
+from promptkit.train.fused import fuse_blocks
 from promptkit.train.kinds import adapter_config, linear_names, refuse_head
+from promptkit.train.last_layer import trim_last_layer
+from promptkit.train.low_rank import FusedLinear
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -61,7 +63,7 @@ def wrap(model: Model, settings: TrainSettings) -> PeftModel:
             f"or some of {', '.join(sorted(linear_names(network)))}"
         ) from error
     refuse_head(wrapped, settings)
-    fuse_activations(wrapped)
+    fuse_blocks(wrapped, apart=trim_last_layer(wrapped))
     # peft notes the weights' folder, and the modules as sets: neither is the same everywhere
     config.base_model_name_or_path = model.name
     for modules in {"target_modules", "feedforward_modules"} & vars(config).keys():

@@ -49,7 +49,7 @@ def attending(network: torch.nn.Module, batch: Batch) -> Iterator[None]:
         yield
         return
     plain: Any = network.get_base_model() if isinstance(network, PeftModel) else network
-    with packed(plain.config.get_text_config(decoder=True), batch["layout"]):
+    with packed(plain.config.get_text_config(decoder=True), batch["layout"], batch["read"]):
         yield
 
 

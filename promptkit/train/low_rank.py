@@ -1,0 +1,155 @@
+"""LoRA layers that read the same states into one operation, with a hand-written backward that runs and keeps less."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+_TENSORS = 4  # of a layer: W, bias, A and B
+
+
+class FusedLinear(Linear):
+    """peft's LoRA layer, the frozen layer and the adapter as one operation; for float32 or bfloat16, no dropout."""
+
+    together: Together | None = None
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """`x W' + bias + scaling x A' B'` with x [..., in], W [out, in], A [rank, in], B [out, rank]."""
+        if args or kwargs or not self.is_plain:
+            return super().forward(x, *args, **kwargs)
+        return self.together.run(self, x) if self.together else _run([self], x)[0]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether one adapter is in use, and the layer is nothing but the sum of two products."""
+        if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
+            return False
+        if torch.is_autocast_enabled(self.get_base_layer().weight.device.type):
+            return False
+        (name,) = self.active_adapters
+        return name in self.lora_A and name not in self.lora_variant and self.lora_B[name].bias is None
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor | None, ...]:
+        """W, bias, and A and B of the adapter in use."""
+        (name,) = self.active_adapters
+        base = self.get_base_layer()
+        return base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight
+
+    @property
+    def scale(self) -> float:
+        """What the adapter in use is multiplied by."""
+        (name,) = self.active_adapters
+        return float(self.scaling[name])
+
+
+class Together:
+    """Layers that a network calls one after the other on the same states, as for queries, keys and values.
+
+    All run at the first one's turn; what the others gave waits for theirs. A layer that is called on other states
+    than those runs on these.
+    """
+
+    def __init__(self, layers: Sequence[FusedLinear]) -> None:
+        self.layers = layers
+        self.x: torch.Tensor | None = None
+        self.waiting: dict[FusedLinear, torch.Tensor] = {}
+        for layer in layers:
+            layer.together = self
+
+    def run(self, layer: FusedLinear, x: torch.Tensor) -> torch.Tensor:
+        """Return what one of the layers gives on x [..., in]."""
+        if x is not self.x or layer not in self.waiting:
+            layers = [each for each in self.layers if each.is_plain]
+            self.x, self.waiting = x, dict(zip(layers, _run(layers, x), strict=True))
+        found = self.waiting.pop(layer)
+        if not self.waiting:
+            self.x = None
+        return found
+
+
+def _run(layers: Sequence[FusedLinear], x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    sums: tuple[torch.Tensor, ...] = _LowRankSums.apply(x, *list_parts(layers))  # type: ignore[no-untyped-call]
+    return sums
+
+
+def list_parts(layers: Sequence[FusedLinear]) -> tuple[Any, ...]:
+    """Return what an operation takes of its layers: their scalings, then the tensors of each."""
+    return tuple(layer.scale for layer in layers), *(tensor for layer in layers for tensor in layer.tensors)
+
+
+class LowRankSums:
+    """The layers behind what `list_parts` lists. T rows of states go in; `ranks` is the sum of all their ranks.
+
+    A and B are taken in the number format of W, their gradients are float32.
+    """
+
+    def __init__(self, scalings: Sequence[float], tensors: Sequence[Any]) -> None:
+        self.scalings = scalings
+        self.weights, self.biases, downs, ups = (tensors[kind::_TENSORS] for kind in range(_TENSORS))
+        dtype = self.weights[0].dtype
+        self.down = torch.cat(list(downs)).to(dtype)
+        self.ups = [up.to(dtype) for up in ups]
+        self.ranks = [down.shape[0] for down in downs]
+
+    def run(self, x: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Return every sum [T, out], the low-rank product added in place, and the narrow states [T, ranks]."""
+        narrow = x @ self.down.t()
+        sums = [linear(x, weight, bias) for weight, bias in zip(self.weights, self.biases, strict=True)]
+        for total, states, up, scaling in zip(sums, self._split(narrow), self.ups, self.scalings, strict=True):
+            total.addmm_(states, up.t(), alpha=scaling)
+        return sums, narrow
+
+    def run_back(
+        self, gradients: Sequence[torch.Tensor], x: torch.Tensor, narrow: torch.Tensor
+    ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
+        """Return the gradients of each layer's A and B, and that of the narrow states."""
+        to_narrow, to_ups = torch.empty_like(narrow), []
+        columns = zip(self._split(narrow), self._split(to_narrow), strict=True)
+        for gradient, (states, towards), up, scaling in zip(gradients, columns, self.ups, self.scalings, strict=True):
+            torch.mm(gradient, up, out=towards).mul_(scaling)
+            to_ups.append(((states.t() @ gradient).t() * scaling).float())
+        to_downs = torch.split((to_narrow.t() @ x).float(), self.ranks)
+        return list(zip(to_downs, to_ups, strict=True)), to_narrow
+
+    def run_back_to_input(self, gradients: Sequence[torch.Tensor], to_narrow: torch.Tensor) -> torch.Tensor:
+        """Return the gradient [T, in] of the states."""
+        to_x = gradients[0] @ self.weights[0]
+        for gradient, weight in zip(gradients[1:], self.weights[1:], strict=True):
+            to_x.addmm_(gradient, weight)
+        return to_x.addmm_(to_narrow, self.down)
+
+    def _split(self, narrow: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.split(narrow, self.ranks, dim=1)
+
+
+def list_gradients(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[torch.Tensor | None]:
+    """Return the gradients of what `list_parts` lists, of which every A and B alone has one."""
+    return [None, *(gradient for to_down, to_up in pairs for gradient in (None, None, to_down, to_up))]
+
+
+class _LowRankSums(torch.autograd.Function):
+    """Adds low-rank products to frozen ones in place, so that no sum needs a pass of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, scalings: Sequence[float], *tensors: Any) -> tuple[torch.Tensor, ...]:
+        rows = x.reshape(-1, x.shape[-1])
+        sums, narrow = LowRankSums(scalings, tensors).run(rows)
+        ctx.save_for_backward(rows, narrow, *tensors)
+        ctx.shape, ctx.scalings = x.shape, scalings
+        return tuple(total.view(*x.shape[:-1], -1) for total in sums)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        rows, narrow, *tensors = ctx.saved_tensors
+        layers = LowRankSums(ctx.scalings, tensors)
+        flat = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
+        found, to_narrow = layers.run_back(flat, rows, narrow)
+        to_x = layers.run_back_to_input(flat, to_narrow).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        return to_x, *list_gradients(found)
