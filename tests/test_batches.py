@@ -14,14 +14,24 @@ from promptkit.pair import Pair
 from promptkit.prompt import Message
 from promptkit.tokens import Encoder
 from promptkit.train.batches import LengthSampler, Row, collate, encode_pairs, read_pairs
+from tests import naive
 from tests.training_fakes import model, tokenizer
 
 MODEL = model()
+KINDS = ("byte-level", "unigram", "wordpiece")
+#: Texts that each of these sees all of but the spaces.
+SEEN = st.text(alphabet=st.sampled_from("ab posi tive:.\n"), max_size=20).map(lambda text: f"{text}x")
 TURNS = [{"role": "user", "content": "the soup was good"}]
 
 
 def encode(prompt: str, completion: str, **fields: object) -> Row:
     return encode_pairs(MODEL, read_pairs([{"prompt": prompt, "completion": completion, **fields}]))[0]
+
+
+def trained_characters(row: Row, kind: str, text: str) -> tuple[int, int]:
+    """Return from where to where the trained tokens reach in the text that was encoded."""
+    spans = naive.tokenizer(kind)(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+    return spans[-row.targets][0], spans[-1][1]
 
 
 @given(st.text(min_size=1, max_size=30), st.text(min_size=1, max_size=10))
@@ -34,11 +44,36 @@ def test_completion_is_exactly_what_has_a_loss(prompt: str, completion: str) -> 
         assert tokenizer().decode(row.ids[row.start :]).encode() == completion.encode()
 
 
-def test_token_across_the_join_is_trained() -> None:
-    """Where the prompt's last space and the label are one token, that token is trained, and the row says so."""
-    row = encode("Sentiment: ", "positive", choices=["positive"])
-    assert row.spans
-    assert tokenizer().decode(row.ids[row.start :]) == " positive"
+@pytest.mark.parametrize("kind", KINDS)
+@given(prompt=SEEN, completion=SEEN)
+def test_trained_characters_are_the_completion_s(kind: str, prompt: str, completion: str) -> None:
+    """Whatever the tokenizer, what is scored is trained and covers the completion: more where a token spans it."""
+    scored, text = naive.model(kind=kind), prompt + completion
+    [row] = encode_pairs(scored, read_pairs([{"prompt": prompt, "completion": completion, "choices": [completion]}]))
+    joined = Encoder(scored.tokenizer).join(prompt, completion)
+    assert (row.ids, row.start, row.spans) == (joined.ids, joined.start, joined.spans)
+    first, last = trained_characters(row, kind, text)
+    assert not text[last:].strip()
+    assert not text[len(prompt) : first].strip()
+    assert row.spans or not text[first : len(prompt)].strip()
+
+
+@pytest.mark.parametrize(
+    ("kind", "prompt", "completion"),
+    [
+        ("byte-level", "Sentiment: ", "positive"),
+        ("unigram", "Sentiment: posit", "ive"),
+        ("wordpiece", "Sentiment: posi", "tive"),
+    ],
+)
+def test_token_across_the_join_is_trained(kind: str, prompt: str, completion: str) -> None:
+    """Where the end of the prompt and the label are one token, that token is trained, and the row says so."""
+    row = {"prompt": prompt, "completion": completion, "choices": [completion]}
+    [encoded] = encode_pairs(naive.model(kind=kind), read_pairs([row]))
+    assert encoded.spans
+    assert encoded.targets >= 1
+    first, last = trained_characters(encoded, kind, prompt + completion)
+    assert first < len(prompt) < last == len(prompt + completion)
 
 
 def test_one_of_the_choices_gets_no_end() -> None:
