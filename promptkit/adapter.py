@@ -139,7 +139,8 @@ class Merged(BaseModel):
 class AdapterCard(BaseModel):
     """The file promptkit.json beside an adapter, or beside the model it was merged into.
 
-    `base_model` is the name that `load_model` takes; `labels` are the exact choices, where all pairs had the
+    `base_model` is the name that `load_model` takes, `base_files` are the hashes of its files that may change a score
+    (empty in older cards); `labels` are the exact choices, where all pairs had the
     same. `template`, `task` and their hashes are empty where the rows named none. `demonstrations` is the most that
     a row's prompt held. `files_hash` is the fingerprint of the folder. `probes` is None where there was nothing to
     ask, or nothing was to be kept of the rows; `merged` is None for an adapter.
@@ -160,6 +161,7 @@ class AdapterCard(BaseModel):
     task_hash: str = ""
     tokenizer_hash: str = ""
     files_hash: str = ""
+    base_files: dict[str, str] = {}
     demonstrations: int = 0
     probes: Probes | None = None
     merged: Merged | None = None
@@ -301,5 +303,6 @@ def _first(error: ValidationError) -> str:
     name = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "missing":
         return f"{name} is missing"
-    allowed = f"{detail['msg'][:1].lower()}{detail['msg'][1:]}"
+    allowed = detail["msg"].removeprefix("Value error, ")
+    allowed = f"{allowed[:1].lower()}{allowed[1:]}"
     return f"{name} is {detail['input']!r:.60}: {allowed}" if name else allowed
