@@ -72,7 +72,9 @@ def compare(
     finished = list(work.run_all([[step] for step in plan], track or (lambda name: lambda done, total: None)))
     summary = summarize(task, loaded, splits, finished, left_out)
     ledger = keep_ledger(loaded, splits, group_runs(finished), prices)
-    curves = draw_curves(splits, group_runs(finished), summary["methods"], ledger) if chosen.train_sizes else {}
+    curves = {}
+    if chosen.train_sizes:
+        curves = draw_curves(loaded, splits, group_runs(finished), summary["methods"], ledger)
     result = {**summary, "ledger": ledger, **({"curves": curves} if curves else {}), "run": str(run.folder)}
     write_whole(run.folder / "compare.json", json.dumps(result, indent=1).encode() + b"\n")
     if rows:
