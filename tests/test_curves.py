@@ -273,6 +273,7 @@ def test_shots_beyond_the_window_are_left_out_and_said(project: Project) -> None
     assert [note.split(":")[0] for note in notes] == ["few-shot k=6 is left out", "few-shot k=6 of 8 rows is left out"]
     assert all("do not fit the window of 160 tokens" in note and "--overlong drop" in note for note in notes)
     assert compare("films", model=short.name, out="run", **settings) == result
+    assert json.loads(Path("run/run.json").read_text())["settings"]["overlong"] == "skip"
     with pytest.raises(WindowError, match="with k=6 demonstrations do not fit"):
         compare("films", model=short.name, overlong="error", **settings)
     dropped = compare("films", model=short.name, overlong="drop", **settings)
