@@ -7,8 +7,10 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_IMODE
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -263,6 +265,7 @@ def write_adapter(
         part.mkdir(parents=True)
         network.save_pretrained(str(part), save_embedding_layers=False, state_dict=weights)
         (part / "README.md").unlink(missing_ok=True)  # peft's form of a model card, with every field left blank
+        share_weights(part)
         write_card(part, card)
         part.rename(out)
     except (OSError, SafetensorError) as error:
@@ -273,6 +276,17 @@ def write_adapter(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return out
+
+
+def share_weights(folder: Path) -> None:
+    """Give the weights of a folder the mode of its configuration, which follows the umask.
+
+    safetensors makes its files private, and a server that runs as another user could not read them.
+    """
+    mode = S_IMODE(next(folder.glob("*config.json")).stat().st_mode)
+    with suppress(OSError):  # a file system without modes
+        for path in folder.glob("*.safetensors"):
+            path.chmod(mode)
 
 
 def write_card(folder: Path, card: AdapterCard) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.adapter import AdapterCard, Merged, find_card, write_card
+from promptkit.adapter import AdapterCard, Merged, find_card, share_weights, write_card
 from promptkit.errors import ModelError, PromptkitWarning
 from promptkit.files import check_free, new_folder
 from promptkit.models import check_dtype, load_model, quiet_transformers
@@ -91,6 +91,7 @@ def _write_sum(model: Model, folder: Path, part: Path, dtype: str) -> None:
         with quiet_transformers():
             network.save_pretrained(str(part))
             model.tokenizer.save_pretrained(str(part))
+        share_weights(part)
     except SafetensorError as error:
         raise OSError(str(error)) from error
 
