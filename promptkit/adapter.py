@@ -7,8 +7,10 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_IMODE
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -139,7 +141,8 @@ class Merged(BaseModel):
 class AdapterCard(BaseModel):
     """The file promptkit.json beside an adapter, or beside the model it was merged into.
 
-    `base_model` is the name that `load_model` takes; `labels` are the exact choices, where all pairs had the
+    `base_model` is the name that `load_model` takes, `base_files` are the hashes of its files that may change a score
+    (empty in older cards); `labels` are the exact choices, where all pairs had the
     same. `template`, `task` and their hashes are empty where the rows named none. `demonstrations` is the most that
     a row's prompt held. `files_hash` is the fingerprint of the folder. `probes` is None where there was nothing to
     ask, or nothing was to be kept of the rows; `merged` is None for an adapter.
@@ -160,6 +163,7 @@ class AdapterCard(BaseModel):
     task_hash: str = ""
     tokenizer_hash: str = ""
     files_hash: str = ""
+    base_files: dict[str, str] = {}
     demonstrations: int = 0
     probes: Probes | None = None
     merged: Merged | None = None
@@ -261,6 +265,7 @@ def write_adapter(
         part.mkdir(parents=True)
         network.save_pretrained(str(part), save_embedding_layers=False, state_dict=weights)
         (part / "README.md").unlink(missing_ok=True)  # peft's form of a model card, with every field left blank
+        share_weights(part)
         write_card(part, card)
         part.rename(out)
     except (OSError, SafetensorError) as error:
@@ -271,6 +276,17 @@ def write_adapter(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return out
+
+
+def share_weights(folder: Path) -> None:
+    """Give the weights of a folder the mode of its configuration, which follows the umask.
+
+    safetensors makes its files private, and a server that runs as another user could not read them.
+    """
+    mode = S_IMODE(next(folder.glob("*config.json")).stat().st_mode)
+    with suppress(OSError):  # a file system without modes
+        for path in folder.glob("*.safetensors"):
+            path.chmod(mode)
 
 
 def write_card(folder: Path, card: AdapterCard) -> None:
@@ -301,5 +317,6 @@ def _first(error: ValidationError) -> str:
     name = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "missing":
         return f"{name} is missing"
-    allowed = f"{detail['msg'][:1].lower()}{detail['msg'][1:]}"
+    allowed = detail["msg"].removeprefix("Value error, ")
+    allowed = f"{allowed[:1].lower()}{allowed[1:]}"
     return f"{name} is {detail['input']!r:.60}: {allowed}" if name else allowed

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from promptkit.curves import draw_curves
 from promptkit.evaluate import Scorer, hash_records
 from promptkit.ledger import keep_ledger
-from promptkit.plan import CompareSettings, Step, bind_templates, choose_methods, keep_fitting, plan_steps
+from promptkit.plan import SKIP, CompareSettings, Step, bind_templates, choose_methods, keep_fitting, plan_steps
 from promptkit.prices import Prices, load_prices
 from promptkit.readings import show_rows
 from promptkit.splits import Splits, load_splits
@@ -65,14 +65,16 @@ def compare(
         pool=any(not method.startswith("zero-shot") for method in methods),
     )
     plan = list(plan_steps(task, chosen, methods, bounds, splits, loaded))
-    asked = _asked(task, chosen, splits, loaded, plan)
+    asked = _asked(task, asked_for, splits, loaded, plan)
     run = Run.open(Path(out) if out else default_folder(task.name, asked), asked)
     work = Work(loaded, splits, chosen, run, scorer or default_scorer(), trainer or default_trainer())
     plan, left_out = keep_fitting(plan, loaded, splits, work.is_done) if asked_for.skips else (plan, [])
     finished = list(work.run_all([[step] for step in plan], track or (lambda name: lambda done, total: None)))
     summary = summarize(task, loaded, splits, finished, left_out)
     ledger = keep_ledger(loaded, splits, group_runs(finished), prices)
-    curves = draw_curves(splits, group_runs(finished), summary["methods"], ledger) if chosen.train_sizes else {}
+    curves = {}
+    if chosen.train_sizes:
+        curves = draw_curves(loaded, splits, group_runs(finished), summary["methods"], ledger)
     result = {**summary, "ledger": ledger, **({"curves": curves} if curves else {}), "run": str(run.folder)}
     write_whole(run.folder / "compare.json", json.dumps(result, indent=1).encode() + b"\n")
     if rows:
@@ -102,6 +104,7 @@ def _asked(task: Task, settings: CompareSettings, splits: Splits, model: Model, 
         "pool": hash_records(splits.pool),
         "validation": hash_records(splits.validation),
         **{key: list(value) if isinstance(value, tuple) else value for key, value in _given(settings).items()},
+        "overlong": SKIP if settings.skips else settings.scored.overlong,
     }
 
 

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from promptkit.crossing import Contest, compare_sizes
-from promptkit.evaluate import hash_records
+from promptkit.evaluate import Condition, ask_model, hash_records
+from promptkit.record import Record
+from promptkit.select import Selector
 from promptkit.splits import Splits
 from promptkit.summary import Finished, name_condition
+
+if TYPE_CHECKING:
+    from promptkit.models import Model
 
 Group = Sequence[Finished]
 #: Ways of prompting that LoRA is compared with: the best of each at every size, among those that saw no more rows.
@@ -56,26 +61,52 @@ class Row:
         return float(self.method["accuracy"]["mean"])
 
 
+class Shown:
+    """Names the records that draws show to all queries; each choice is made once."""
+
+    def __init__(self, model: Model, splits: Splits) -> None:
+        self.model, self.splits = model, splits
+        self._selectors: dict[tuple[str, str, int], Selector] = {}
+
+    def describe(self, condition: Condition) -> dict[str, Any]:
+        """Return a draw as JSON: its seeds, and the hash of the records it shows, in the sequence of choice."""
+        draw = condition.draw
+        assert draw
+        key = condition.bound.template.name, draw.selection, draw.seed
+        if key not in self._selectors:
+            helpers = ask_model(draw.selection, self.model, condition.bound, chat=condition.chat)
+            self._selectors[key] = Selector(self.splits.pool, draw.selection, draw.seed, **helpers)
+        nobody = Record(id="", fields={}, label=None)
+        shown = self._selectors[key].select(nobody, condition.k)
+        return {"seed": draw.seed, "order": draw.order, "rows_hash": hash_records(shown)}
+
+
 def draw_curves(
-    splits: Splits, groups: Sequence[Group], methods: Sequence[Mapping[str, Any]], ledger: Mapping[str, Any]
+    model: Model,
+    splits: Splits,
+    groups: Sequence[Group],
+    methods: Sequence[Mapping[str, Any]],
+    ledger: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the curves as JSON: lines with their points, and where LoRA and each way of prompting cross.
 
-    `methods` and the ledger's conditions are those of the groups, in their order.
+    `methods` and the ledger's conditions are those of the groups, in their order. `model` is asked where demonstrations
+    were chosen by one.
     """
     entries = zip(groups, methods, ledger["conditions"], strict=True)
     rows = [Row(group, method, entry) for group, method, entry in entries]
+    shown = Shown(model, splits)
     lines: dict[tuple[str, str, str, int], list[Row]] = {}
     for row in rows:
         lines.setdefault(row.line, []).append(row)
     return {
-        "sizes": sorted({row.labelled for row in rows if row.kind == "trained"}),
-        "lines": [_line(line, splits) for line in lines.values()],
+        "sizes": sorted({row.labelled for row in rows if row.kind in ("trained", "retrieved")}),
+        "lines": [_line(line, splits, shown) for line in lines.values()],
         "crossings": _crossings(rows),
     }
 
 
-def _line(rows: Sequence[Row], splits: Splits) -> dict[str, Any]:
+def _line(rows: Sequence[Row], splits: Splits, shown: Shown) -> dict[str, Any]:
     first = rows[0].runs[0].condition
     retrieval = first.draw.selection if first.draw and rows[0].kind == "retrieved" else None
     name = f"{first.method} k={first.k} {retrieval}" if retrieval else first.method
@@ -84,31 +115,35 @@ def _line(rows: Sequence[Row], splits: Splits) -> dict[str, Any]:
         "kind": rows[0].kind,
         "method": first.method,
         "template": first.bound.template.name,
-        "points": [_point(row, splits) for row in sorted(rows, key=lambda row: row.labelled)],
+        "points": [_point(row, splits, shown) for row in sorted(rows, key=lambda row: row.labelled)],
     }
 
 
-def _point(row: Row, splits: Splits) -> dict[str, Any]:
+def _point(row: Row, splits: Splits, shown: Shown) -> dict[str, Any]:
     """Return a point: how many labelled rows and which, its runs, accuracy, failed runs and cost.
 
-    `rows_hash` is that of what was trained on or retrieved from, where it is the same for all runs.
+    `rows_hash` is that of what was trained on or retrieved from; where every draw shows its own, each has one.
     """
     first = row.runs[0]
     known = {"trained": first.rows, "retrieved": splits.pool[: first.pool_rows]}.get(row.kind)
-    draws = [cell.condition.draw for cell in row.runs]
+    draws = [cell.condition for cell in row.runs if cell.condition.draw]
     return {
         "rows": row.labelled,
         "rows_hash": hash_records(known) if known else None,
         "k": first.condition.k,
         "runs": len(row.runs),
         "seeds": [cell.seed for cell in row.runs] if row.kind == "trained" else None,
-        "draws": [{"seed": draw.seed, "order": draw.order} for draw in draws if draw] or None,
+        "draws": [shown.describe(each) if row.kind == "shared" else _retrieval(each) for each in draws] or None,
         "accuracy": row.method["accuracy"],
         "accuracies": [cell_accuracy(cell) for cell in row.runs],
         "failed": row.method["failed"],
         "dropped": sum(cell.result["dropped"] for cell in row.runs),
         "cost": _cost(row.entry),
     }
+
+
+def _retrieval(condition: Condition) -> dict[str, Any]:
+    return {"seed": condition.draw.seed, "order": condition.draw.order} if condition.draw else {}
 
 
 def cell_accuracy(cell: Finished) -> float:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.adapter import AdapterCard, Merged, find_card, write_card
+from promptkit.adapter import AdapterCard, Merged, find_card, share_weights, write_card
 from promptkit.errors import ModelError, PromptkitWarning
 from promptkit.files import check_free, new_folder
 from promptkit.models import check_dtype, load_model, quiet_transformers
+from promptkit.models.adapter import ask_card
 from promptkit.models.quantize import NF4
 from promptkit.models.source import is_adapter, locate
-from promptkit.probes import Verdict, ask_again, hash_tokenizer, installed_versions, rounding_of
+from promptkit.probes import Verdict, hash_tokenizer, installed_versions, rounding_of
 
 if TYPE_CHECKING:
     from promptkit.models import Model
@@ -90,6 +91,7 @@ def _write_sum(model: Model, folder: Path, part: Path, dtype: str) -> None:
         with quiet_transformers():
             network.save_pretrained(str(part))
             model.tokenizer.save_pretrained(str(part))
+        share_weights(part)
     except SafetensorError as error:
         raise OSError(str(error)) from error
 
@@ -115,7 +117,7 @@ def _judge(merged: Model, folder: Path, card: AdapterCard | None, force: bool) -
             stacklevel=3,
         )
         return None
-    verdict = ask_again(merged, card.probes)
+    verdict = ask_card(merged, folder, card.probes)
     found = f"{folder}: merged in {merged.dtype}, {verdict}"
     if verdict.flips and not force:
         other = "" if merged.dtype == "float32" else "another --dtype such as float32, or "

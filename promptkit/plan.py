@@ -397,8 +397,8 @@ def _training_sets(
 
 
 def _sizes(settings: CompareSettings, splits: Splits) -> list[int]:
-    """Return the sizes of the training sets, the smallest first."""
-    sizes = sorted(settings.train_sizes)
+    """Return the sizes of the training sets, the smallest first, none twice."""
+    sizes = sorted(set(settings.train_sizes))
     if sizes and sizes[-1] > len(splits.pool):
         raise DataError(f"a training size is {sizes[-1]}, but only {len(splits.pool)} training records are there")
     return sizes

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from promptkit.data import hash_order
 from promptkit.prompt import Prompt, message_rows, prompt_from_row
@@ -54,8 +54,16 @@ class Probe(BaseModel):
     id: str
     prompt: str
     messages: tuple[Turn, ...] = ()
-    choices: tuple[str, ...]
+    choices: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
     logprobs: tuple[float, ...]
+
+    @field_validator("logprobs")
+    @classmethod
+    def _one_per_choice(cls, logprobs: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        choices = info.data.get("choices", logprobs)  # where those are wrong, they are what is reported
+        if len(logprobs) != len(choices):
+            raise ValueError(f"expected one for each of the {len(choices)} choices")
+        return logprobs
 
     @property
     def chosen(self) -> int:
@@ -70,7 +78,7 @@ class Probes(BaseModel):
 
     dtype: str
     device: str
-    rows: tuple[Probe, ...]
+    rows: tuple[Probe, ...] = Field(min_length=1)
 
 
 @dataclass(frozen=True, slots=True)

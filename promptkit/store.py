@@ -23,14 +23,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from promptkit.errors import RunError
 from promptkit.files import host_mark, new_file, temporary_path, unwritable
+from promptkit.lock import take_lock
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 PACKAGES = ("promptkit", "torch", "transformers", "peft", "datasets")
+_LOCK, _UNFINISHED = "lock", ".unfinished"
 _STARTED = time.time()
 _WEEK = 7 * 24 * 60 * 60.0
 
@@ -109,19 +111,13 @@ class Run:
     def new_adapter(self, spec: Mapping[str, JSON]) -> Iterator[Path]:
         """Yield a folder to train into, not there yet; it becomes `adapter_folder(spec)` at the end.
 
-        Where another process was first, its adapter stays. After an error nothing stays.
+        What the training keeps beside it to go on from is there again after a kill or an error. While another process
+        is at this adapter, the folder is one of its own; where that one was first, its adapter stays.
         """
         final = self.adapter_folder(spec)
-        temporary = temporary_path(final)
-        try:
-            temporary.mkdir(parents=True)
-        except OSError as error:
-            raise unwritable(final, error) from error
-        try:
-            yield temporary / "adapter"
-            _move_folder(temporary / "adapter", final)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with _workplace(final) as folder:
+            yield folder / "adapter"
+            _move_folder(folder / "adapter", final)
 
     def _path(self, kind: str, spec: Mapping[str, JSON]) -> Path:
         return self.folder / kind / f"{cell_key(spec)}.json"
@@ -154,6 +150,51 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     with new_file(path) as file:
         file.write(content)
+
+
+@contextmanager
+def _workplace(final: Path) -> Iterator[Path]:
+    """Yield the folder in which `final` is made: the same after a kill, a new one while another process has that.
+
+    It is gone after the block, unless that ends in an error and leaves something to go on from.
+    """
+    folder = final.with_name(f".{final.name}{_UNFINISHED}")
+    try:
+        lock = _enter(folder)
+        if lock is None:
+            folder = temporary_path(final)
+            folder.mkdir(parents=True)
+    except OSError as error:
+        raise unwritable(final, error) from error
+    done = False
+    try:
+        yield folder
+        done = True
+    finally:
+        shutil.rmtree(folder / "adapter", ignore_errors=True)
+        if done or lock is None or [path.name for path in folder.iterdir()] == [_LOCK]:
+            shutil.rmtree(folder, ignore_errors=True)
+        if lock:
+            lock.close()
+
+
+def _enter(folder: Path) -> IO[bytes] | None:
+    """Return the lock of a folder that is made or found here; None where another process works in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / _LOCK).open("ab")
+    if os.name == "posix" and take_lock(lock) and _is_there(folder / _LOCK, lock):
+        shutil.rmtree(folder / "adapter", ignore_errors=True)  # of a process that was killed before it was moved
+        return lock
+    lock.close()
+    return None
+
+
+def _is_there(path: Path, file: IO[bytes]) -> bool:
+    """Whether the open file is still the one at `path`: another process may have ended and removed it."""
+    try:
+        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _move_folder(finished: Path, final: Path) -> None:
@@ -264,6 +305,12 @@ def _remove_leftovers(folder: Path) -> None:
         with suppress(OSError):  # another process removed it first
             if writer and _is_leftover(*writer, written=path.stat().st_mtime):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in folder.glob(f"adapters/.*{_UNFINISHED}"):
+        made = path.with_name(path.name.removeprefix(".").removesuffix(_UNFINISHED)).exists()  # by another process
+        with suppress(OSError):
+            if made and (lock := _enter(path)):
+                shutil.rmtree(path)
+                lock.close()
 
 
 def _is_leftover(host: str, process: int, written: float) -> bool:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from promptkit.adapter import Adapter
     from promptkit.models import Model
 
+#: The state of a training is kept this often, so that a kill costs a minute at most.
+SAVE_SECONDS = 60.0
+
 Trainer = Callable[..., "Adapter"]
 #: Given the name of a piece of work, returns what is to be called with (done, total) as it goes on.
 Track = Callable[[str], Callable[[int, int], None]]
@@ -171,6 +174,7 @@ class Work:
                 validation=validation or None,
                 chat=condition.chat,
                 out=unfinished,
+                save_seconds=SAVE_SECONDS,
                 progress=progress,
             )
         measured = {"seconds": meter.seconds, "peak_memory_bytes": meter.peak_memory_bytes}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from promptkit.adapter import Adapter, TrainSettings, read_card
 from promptkit.errors import RunError, TrainError
+from promptkit.merge import merge
 from promptkit.models import Model, load_model
 from promptkit.pair import Pair
 from promptkit.score import score
@@ -49,6 +51,19 @@ def test_folder_is_peft_s_and_a_card(adapter: Adapter) -> None:
     """There are peft's two files and promptkit.json; nothing else."""
     names = {path.name for path in adapter.path.iterdir()}
     assert names == {"adapter_config.json", "adapter_model.safetensors", "promptkit.json"}
+
+
+def test_every_file_has_the_mode_that_the_umask_gives(base: Model, tmp_path: Path) -> None:
+    """A server that runs as another user can read the weights, where it may read what else is written here."""
+    before = os.umask(0o027)
+    try:
+        out = train(base, PAIRS, epochs=1, out=tmp_path / "adapter").path
+        merged = merge(out, tmp_path / "merged", device="cpu").path
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for folder in (out, merged) for path in folder.iterdir()}
+    assert {"adapter_model.safetensors", "model.safetensors"} <= modes.keys()
+    assert set(modes.values()) == {0o640}
 
 
 def test_card_says_where_the_adapter_came_from(adapter: Adapter, base: Model) -> None:

@@ -17,6 +17,7 @@ from promptkit.errors import PromptkitError, SelectionError, WindowError
 from promptkit.evaluate import Condition, hash_records
 from promptkit.models import Model
 from promptkit.plan import CompareSettings
+from promptkit.record import Record
 from promptkit.report.curve_table import describe_crossings
 from promptkit.report.findings import describe_failed
 from promptkit.score import score
@@ -61,7 +62,8 @@ def rising(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         write_records(project)
         model = saved(random_model(window=256), project.root / "small")
         result = compare("films", model=model.name, scorer=skilled_scorer(skill), **SMALL)
-        result["pool"] = [hash_records(splits_of("films").pool[:size]) for size in SIZES]
+        result["records"] = splits_of("films").pool
+        result["pool"] = [hash_records(result["records"][:size]) for size in SIZES]
         return result
 
 
@@ -160,6 +162,7 @@ def test_seeds_that_differ_widen_the_interval(project: Project) -> None:
 def test_every_point_names_its_rows_and_seeds(rising: dict[str, Any]) -> None:
     """A point says how many labelled rows it needed and which, its draws or seeds, and what each run reached."""
     lines = {line["name"]: line["points"] for line in rising["curves"]["lines"]}
+    nobody = Record(id="", fields={}, label=None)
     assert list(lines) == ["zero-shot", "few-shot", "few-shot k=4 bm25", "lora"]
     assert [point["rows"] for point in lines["lora"]] == list(SIZES) == rising["curves"]["sizes"]
     assert [point["rows"] for point in lines["few-shot k=4 bm25"]] == list(SIZES)
@@ -168,8 +171,12 @@ def test_every_point_names_its_rows_and_seeds(rising: dict[str, Any]) -> None:
     for name in ("lora", "few-shot k=4 bm25"):
         assert [point["rows_hash"] for point in lines[name]] == rising["pool"]
     assert all(point["seeds"] == [0, 1] and len(point["accuracies"]) == 2 for point in lines["lora"])
-    assert [draw["seed"] for draw in lines["few-shot"][0]["draws"]] == [0, 0, 1, 1]
-    json.dumps(rising, allow_nan=False)
+    draws = lines["few-shot"][0]["draws"]
+    assert [draw["seed"] for draw in draws] == [0, 0, 1, 1]
+    shown = [hash_records(Selector(rising["records"], seed=draw["seed"]).select(nobody, 4)) for draw in draws]
+    assert [draw["rows_hash"] for draw in draws] == shown
+    assert len(set(shown)) == 2
+    json.dumps(rising["curves"], allow_nan=False)
 
 
 def test_costs_hold_training_and_what_is_shared(rising: dict[str, Any]) -> None:
@@ -211,6 +218,23 @@ def test_demonstrations_are_retrieved_from_the_first_rows_only(small: Model) -> 
     assert not {name for ids in many for name in ids} <= first
 
 
+def test_sizes_are_those_of_every_line_and_none_twice(small: Model) -> None:
+    """A size given twice is run once; without LoRA the sizes are those that are retrieved from."""
+    settings = {**SMALL, "train_sizes": (16, 16, 8), "draws": 1, "scorer": skilled_scorer(skill)}
+    retrieved = compare("films", model=small.name, **{**settings, "methods": ("few-shot",)})
+    assert retrieved["curves"]["sizes"] == [8, 16]
+    trained = compare("films", model=small.name, **{**settings, "methods": ("lora",)})
+    assert [(method["train_rows"], method["runs"]) for method in trained["methods"]] == [(8, 2), (16, 2)]
+
+
+def test_records_that_a_model_chose_are_named(small: Model) -> None:
+    """A draw whose demonstrations a model chose names them too."""
+    settings = {**SMALL, "train_sizes": (8,), "shots": (2,), "draws": 1, "retrieval": "none", "limit": 4}
+    found = compare("films", model=small.name, methods=("few-shot",), selection="entropy", **settings)
+    (point,) = found["curves"]["lines"][0]["points"]
+    assert len(point["draws"][0]["rows_hash"]) == 64
+
+
 def test_a_selection_by_the_query_retrieves(small: Model) -> None:
     """With `selection` tfidf the growing sets are searched by it, and nothing is drawn for all queries alike."""
     settings = {**SMALL, "methods": ("few-shot",), "selection": "tfidf", "scorer": skilled_scorer(skill)}
@@ -249,6 +273,7 @@ def test_shots_beyond_the_window_are_left_out_and_said(project: Project) -> None
     assert [note.split(":")[0] for note in notes] == ["few-shot k=6 is left out", "few-shot k=6 of 8 rows is left out"]
     assert all("do not fit the window of 160 tokens" in note and "--overlong drop" in note for note in notes)
     assert compare("films", model=short.name, out="run", **settings) == result
+    assert json.loads(Path("run/run.json").read_text())["settings"]["overlong"] == "skip"
     with pytest.raises(WindowError, match="with k=6 demonstrations do not fit"):
         compare("films", model=short.name, overlong="error", **settings)
     dropped = compare("films", model=short.name, overlong="drop", **settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+from click.testing import CliRunner
 
 from promptkit.adapter import CARD
+from promptkit.cli.adapt import predict
 from promptkit.errors import DataError, PromptkitWarning, RunError, TaskError, TemplateError, WindowError
 from promptkit.files import Columns
 from promptkit.models import Model
@@ -126,6 +129,14 @@ def test_every_kind_of_file_is_read(ending: str, network: Model, project: Projec
             writer.writeheader()
             writer.writerows(rows)
     assert [*labeller(network).label_all(f"other.{ending}")] == [*labeller(network).label_all(file)]
+
+
+def test_a_stream_is_refused(project: Project) -> None:
+    """Standard input and pipes are one line that says to write a file, before a model is loaded."""
+    os.mkfifo("pipe")
+    for name in ("-", "/dev/stdin", "pipe"):
+        found = CliRunner().invoke(predict, [name, "--adapter", "nothing"])
+        assert str(found.exception).startswith(f"{name}: is a stream, and records are read more than once; write")
 
 
 def test_parquet_has_the_same_rows_as_jsonl(network: Model, project: Project) -> None:

@@ -14,10 +14,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from promptkit.adapter import CARD, Adapter, read_card
-from promptkit.errors import ModelError, PromptkitWarning
+from promptkit.errors import ModelError, PromptkitWarning, TrainError, WindowError
 from promptkit.models import Model, load_model
 from promptkit.models import adapter as adapters
 from promptkit.models.adapter import put_adapter
+from promptkit.models.source import fingerprint
 from promptkit.pair import Pair
 from promptkit.probes import Probe, Probes, ask_again, choose_probes, hash_tokenizer, record_probes
 from promptkit.prompt import Message
@@ -232,7 +233,7 @@ def test_no_probes_where_none_can_be_asked(base: Model, tmp_path: Path) -> None:
 def test_a_card_from_before_there_were_probes_is_read(adapter: Path) -> None:
     """A card without any of the newer keys loads, and nothing is asked."""
     card = json.loads((adapter / CARD).read_text())
-    newer = {"task_hash", "tokenizer_hash", "files_hash", "demonstrations", "probes", "merged"}
+    newer = {"task_hash", "tokenizer_hash", "files_hash", "base_files", "demonstrations", "probes", "merged"}
     (adapter / CARD).write_text(json.dumps({key: value for key, value in card.items() if key not in newer}))
     assert load_model(str(adapter), dtype="bfloat16", device="cpu").has_adapter
 
@@ -247,8 +248,105 @@ def test_an_adapter_is_put_on_a_loaded_model(trained: Adapter, base: Model) -> N
     assert score(base, prompts).logprobs == before
     weights = {weight.data_ptr() for weight in base.network.parameters()}
     assert weights <= {weight.data_ptr() for weight in put.network.parameters()}
-    with pytest.raises(ModelError, match="trained on other weights than those of 'fake' now"):
+    with pytest.raises(
+        ModelError, match="trained on other weights, configuration or tokenizer than those of 'fake' now"
+    ):
         put_adapter(model(seed=2), trained.path)
+
+
+@pytest.fixture
+def beside(base: Model, adapter: Path) -> Path:
+    """A copy of the base model's folder that the adapter takes, to be changed."""
+    folder = Path(shutil.copytree(base.name, adapter.parent / "base"))
+    config = adapter / "adapter_config.json"
+    config.write_text(config.read_text().replace(base.name, str(folder)))
+    edit(adapter, files_hash=fingerprint(adapter))
+    return folder
+
+
+def change_json(path: Path, **values: Any) -> None:
+    """Set keys of a JSON file and write it in another layout."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}, indent=1))
+
+
+def test_files_that_change_no_score_are_not_asked_about(
+    adapter: Path, beside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Notes beside the base model, settings of generation and the layout of its configuration ask no probe."""
+    monkeypatch.setattr(adapters, "ask_again", lambda *_: pytest.fail("asked"))
+    before = load_model(str(adapter), device="cpu").hash
+    (beside / "notes.txt").write_text("hello")
+    change_json(beside / "generation_config.json", mine=1)
+    change_json(beside / "config.json", transformers_version="4.0.0")
+    assert load_model(str(adapter), device="cpu").hash != before  # of cells it is another model all the same
+
+
+def test_other_files_of_the_tokenizer_ask_the_probes(
+    adapter: Path, beside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probes decide: silence where no answer changed, else an error that names the file."""
+    change_json(beside / "tokenizer_config.json", model_max_length=77)
+    verdicts = []
+    monkeypatch.setattr(adapters, "ask_again", lambda *given: verdicts.append(ask_again(*given)) or verdicts[-1])
+    load_model(str(adapter), device="cpu")
+    assert [(verdict.count, verdict.flips) for verdict in verdicts] == [(16, ())]
+    words = json.loads((beside / "tokenizer.json").read_text())
+    vocabulary = words["model"]["vocab"]
+    good, bad = "\u0120positive", "\u0120negative"
+    vocabulary[good], vocabulary[bad] = vocabulary[bad], vocabulary[good]
+    change_json(beside / "tokenizer.json", model=words["model"])
+    with pytest.raises(ModelError, match=r"changed their answer.*other tokenizer, other tokenizer.json of the base"):
+        load_model(str(adapter), device="cpu")
+    edit(adapter, probes=None)
+    with pytest.warns(PromptkitWarning, match=r"other tokenizer.json of the base.* has no probes to show"):
+        load_model(str(adapter), device="cpu")
+
+
+def test_another_network_is_refused_by_the_name_of_its_file(adapter: Path, beside: Path) -> None:
+    """Other weights or another configuration are an error, whatever the probes say; so for a card of old."""
+    config = (beside / "config.json").read_bytes()
+    change_json(beside / "config.json", rms_norm_eps=1e-3)
+    with pytest.raises(ModelError, match=r"config.json of the base model '.*base' has changed since the adapter was"):
+        load_model(str(adapter), device="cpu", on_flip="ignore")
+    (beside / "config.json").write_bytes(config)
+    weights = load_file(beside / "model.safetensors")
+    save_file(
+        {name: weight * 1.001 for name, weight in weights.items()}, beside / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(ModelError, match=r"model.safetensors of the base model .* has changed"):
+        load_model(str(adapter), device="cpu")
+    edit(adapter, base_files={})
+    with pytest.raises(ModelError, match="trained on other weights, configuration or tokenizer than those of"):
+        load_model(str(adapter), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"logprobs": [-1.0]}, r"probes.rows.0.logprobs is \[-1.0\]: expected one for each of the 2 choices"),
+        ({"choices": [" positive"]}, r"probes.rows.0.logprobs is .*: expected one for each of the 1 choices"),
+        ({"choices": [], "logprobs": []}, r"probes.rows.0.choices is \[\]: tuple should have at least 1 item"),
+        ({"choices": ["", " a"]}, r"probes.rows.0.choices.0 is '': string should have at least 1 character"),
+        (None, r"probes.rows is \[\]: tuple should have at least 1 item"),
+    ],
+    ids=str,
+)
+def test_a_damaged_card_is_one_line(adapter: Path, change: dict[str, Any] | None, expected: str) -> None:
+    """Rows that cannot be probes are refused with the card's name, the place and what was expected."""
+    probes = json.loads((adapter / CARD).read_text())["probes"]
+    rows = [] if change is None else [{**probes["rows"][0], **change}, *probes["rows"][1:]]
+    edit(adapter, probes={**probes, "rows": rows})
+    with pytest.raises(TrainError, match=rf"films/promptkit.json: {expected}"):
+        load_model(str(adapter), device="cpu")
+
+
+def test_a_probe_beyond_the_window_names_the_card(adapter: Path) -> None:
+    """A prompt that the model cannot take is an error that says whose it is."""
+    probes = json.loads((adapter / CARD).read_text())["probes"]
+    probes["rows"][0]["prompt"] = "soup " * 400
+    edit(adapter, probes=probes, files_hash="other")
+    with pytest.raises(WindowError, match=r"films/promptkit.json: a probe does not fit the model any more: .*128"):
+        load_model(str(adapter), device="cpu")
 
 
 def test_tokenizer_hash_is_that_of_what_it_does(base: Model) -> None:

@@ -38,6 +38,27 @@ def test_every_point_has_a_line() -> None:
     assert ["32", "3", "50.0", "44.0–55.0", "1", "132", "520"] in row(text, "lora ")
 
 
+def retrieving() -> dict[str, Any]:
+    """Return the comparison with demonstrations that were retrieved from 128 and from 2,048 rows."""
+    result = full()
+    for rows in (result["methods"], result["ledger"]["conditions"]):
+        shown = next(row for row in rows if row["k"] == 4)
+        place = rows.index(shown) + 1
+        rows[place:place] = [{**shown, "retrieval": "bm25", "pool_rows": size, "runs": 1} for size in (128, 2048)]
+    return result
+
+
+def test_retrieved_demonstrations_stand_in_every_table() -> None:
+    """Accuracy, cost, tokens and prices have a line for the largest set, and the number of its rows is said."""
+    text = printed(retrieving())
+    assert len(row(text, "few-shot k=4 bm25 ")) == 4
+    assert row(text, "few-shot k=4 bm25 ")[2][:4] == ["14", "120", "32", "2"]
+    assert "bm25 retrieves from 2,048 rows here; smaller sets stand below." in sentence(text)
+    assert "bm25 of 128" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "retrieves" not in printed(full())
+
+
 def test_who_is_ahead_stands_at_every_size() -> None:
     """A contest's line has the prompt, the difference, its interval, the adjusted p, and who is ahead."""
     text = printed(full())

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -273,6 +274,43 @@ def test_the_first_of_two_adapters_stays(tmp_path: Path) -> None:
         slow.mkdir()
         (slow / "weights").write_text("slow")
     assert files(run.folder / "adapters") == {f"{cell_key(SPEC)}/weights": b"fast"}
+
+
+def test_a_training_finds_its_state_again(tmp_path: Path) -> None:
+    """What an unfinished training kept is there next time, for one process at a time; a finished one leaves nothing."""
+    run = Run.open(tmp_path / "run", SETTINGS)
+
+    def stop() -> None:
+        with run.new_adapter(SPEC) as folder:
+            folder.with_name("adapter.part").mkdir()
+            folder.mkdir()  # whole, but not moved yet
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    run = Run.open(run.folder, SETTINGS)
+    with run.new_adapter(SPEC) as folder:
+        assert folder.with_name("adapter.part").is_dir()
+        assert not folder.exists()
+        with run.new_adapter(SPEC) as other:
+            assert not other.with_name("adapter.part").exists()
+            other.mkdir()
+        folder.mkdir()
+    assert [path.name for path in (run.folder / "adapters").iterdir()] == [cell_key(SPEC)]
+
+
+def test_state_of_an_adapter_that_another_process_made_is_removed(tmp_path: Path) -> None:
+    """Opening the run removes it, unless a process is at it."""
+    run = Run.open(tmp_path / "run", SETTINGS)
+    with run.new_adapter(SPEC) as slow:
+        run.adapter_folder(SPEC).mkdir()
+        Run.open(run.folder, SETTINGS)
+        slow.with_name("adapter.part").mkdir()
+        slow.mkdir()
+        state = shutil.copytree(slow.parent, tmp_path / "state")
+    shutil.copytree(state, slow.parent)
+    Run.open(run.folder, SETTINGS)
+    assert [path.name for path in (run.folder / "adapters").iterdir()] == [cell_key(SPEC)]
 
 
 def test_the_default_folder_names_task_and_settings() -> None:

@@ -106,9 +106,10 @@ def predict(file: str, adapter: str, out: str | None, as_json: bool, **settings:
 
     FILE is JSONL, CSV, TSV or Parquet, of any size. With --out, the same command goes on after a kill.
     """
-    from promptkit.verbs.predicting import open_labeller
+    from promptkit.verbs.predicting import check_records, open_labeller
     from promptkit.verbs.unfinished import check_output
 
+    check_records(file)
     if out:
         check_output(Path(out))
     with tracking() as track:

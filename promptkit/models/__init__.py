@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from promptkit.models.source import (
     check_model_folder,
     check_tokenizer_folder,
     fingerprint,
+    hash_files,
     is_adapter,
     locate,
 )
@@ -41,7 +42,8 @@ class Model:
     """A causal language model, ready to score or to train.
 
     `window` is the most tokens it takes (a very large number where nothing limits them). `hash` is the
-    fingerprint of its files: weights, configuration, tokenizer and adapter; any change of them changes it.
+    fingerprint of its files: weights, configuration, tokenizer and adapter; any change of them changes it. `files`
+    are the hashes of those that may change a score, by name (see `hash_files`); empty where it was not read from files.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Model:
     dtype: str
     window: int
     hash: str
+    files: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def has_adapter(self) -> bool:
@@ -59,7 +62,14 @@ class Model:
         return hasattr(self.network, "get_base_model")
 
     @classmethod
-    def of(cls, name: str, network: Any, tokenizer: PreTrainedTokenizerBase, fingerprint: str = "") -> Model:
+    def of(
+        cls,
+        name: str,
+        network: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        fingerprint: str = "",
+        files: Mapping[str, str] | None = None,
+    ) -> Model:
         """Return the model for a network and a tokenizer that are loaded already."""
         return cls(
             name=name,
@@ -70,6 +80,7 @@ class Model:
             dtype=NF4 if is_quantized(network) else str(network.dtype).removeprefix("torch."),
             window=_find_window(network, tokenizer),
             hash=fingerprint,
+            files=files or {},
         )
 
 
@@ -90,7 +101,8 @@ def load_model(
     An adapter that promptkit trained brings probes: training rows and what it said to them. Where the number format,
     the device, the tokenizer, its files or a library has changed since, they are scored again. A label that changed is
     a ModelError, or a PromptkitWarning under another number format or device, which round otherwise; `on_flip` "warn"
-    makes it a warning always, "ignore" asks nothing. A model that an adapter was merged into has probes too.
+    makes it a warning always, "ignore" asks nothing. Other weights of the base model are a ModelError always. A model
+    that an adapter was merged into has probes too.
 
     Raises ModelError for an unknown name, dtype or device, and for a folder that lacks a configuration, a
     tokenizer or safetensors weights, or whose files cannot be read.
@@ -109,7 +121,7 @@ def load_model(
     check_tokenizer_folder(folder)
     tokenizer = load_tokenizer(folder, trust_remote_code)
     network = _load_network(folder, dtype, target, trust_remote_code)
-    model = Model.of(name, network.eval(), tokenizer, fingerprint(folder))
+    model = Model.of(name, network.eval(), tokenizer, fingerprint(folder), hash_files(folder))
     check_probes(model, folder, find_merged(folder), model.hash, on_flip=on_flip)
     return model
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.adapter import AdapterCard, find_card
-from promptkit.errors import ModelError, PromptkitWarning, nearest
+from promptkit.adapter import CARD, AdapterCard, find_card
+from promptkit.errors import ModelError, PromptkitWarning, WindowError, nearest
 from promptkit.models import Model, load_model, load_tokenizer, reading
 from promptkit.models.quantize import is_quantized
-from promptkit.models.source import adapter_base, fingerprint
-from promptkit.probes import ask_again, kind_of_device, rounding_of
+from promptkit.models.source import adapter_base, fingerprint, makes_network
+from promptkit.probes import Probes, Verdict, ask_again, kind_of_device, rounding_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,11 +61,7 @@ def share_weights(network: PreTrainedModel) -> PreTrainedModel:
 
 def _wrap(base: Model, name: str, folder: Path, on_flip: str, trust_remote_code: bool) -> Model:
     card = find_card(folder)
-    if card and card.base_hash != base.hash:
-        raise ModelError(
-            f"{folder}: the adapter was trained on other weights than those of {base.name!r} now; "
-            "restore that model, or train again"
-        )
+    since = check_base(base, folder, card) if card else ()
     from peft import PeftModel
 
     with reading(folder, "adapter"):
@@ -75,12 +72,45 @@ def _wrap(base: Model, name: str, folder: Path, on_flip: str, trust_remote_code:
     files = fingerprint(folder)
     both = sha256(f"{base.hash}\0{files}".encode()).hexdigest()
     model = Model.of(name, network.eval(), tokenizer, both)
-    check_probes(model, folder, card, files, on_flip=on_flip)
+    check_probes(model, folder, card, files, since, on_flip=on_flip)
     return model
 
 
-def check_probes(model: Model, folder: Path, card: AdapterCard | None, files_hash: str, *, on_flip: str) -> None:
+def check_base(base: Model, folder: Path, card: AdapterCard) -> tuple[str, ...]:
+    """Return in words which files of the base model are others than in the training and may change a score.
+
+    Raises ModelError where those of the network are: an adapter goes with the weights that it was trained on.
+    """
+    if card.base_hash == base.hash:
+        return ()
+    if not (card.base_files and base.files):  # a card from before there were such hashes, or a model without files
+        raise ModelError(
+            f"{folder}: the adapter was trained on other weights, configuration or tokenizer than those of "
+            f"{base.name!r} now; restore that model, or train again"
+        )
+    then, now = card.base_files, base.files
+    changed = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+    for name in filter(makes_network, changed):
+        what = "has changed" if name in then and name in now else "is new" if name in now else "is gone"
+        raise ModelError(
+            f"{folder}: {name} of the base model {base.name!r} {what} since the adapter was trained on it; "
+            "restore that model, or train again"
+        )
+    return tuple(f"other {name} of the base model" for name in changed)
+
+
+def check_probes(
+    model: Model,
+    folder: Path,
+    card: AdapterCard | None,
+    files_hash: str,
+    since: Sequence[str] = (),
+    *,
+    on_flip: str,
+) -> None:
     """Ask the probes of a card again, where something has changed that may change the answers.
+
+    `since` says what has changed beside what the card itself tells; without probes that is a warning.
 
     A label that changed raises ModelError; it is a warning where `on_flip` is "warn", or where the number format or
     the kind of device is another, which rounds otherwise. Scores that moved by more than rounding explains are a
@@ -90,12 +120,16 @@ def check_probes(model: Model, folder: Path, card: AdapterCard | None, files_has
     """
     if on_flip not in ON_FLIP:
         raise ModelError(f"on_flip is {on_flip!r}: expected {', '.join(ON_FLIP)}.{nearest(on_flip, ON_FLIP)}")
-    if on_flip == "ignore" or card is None or card.probes is None:
+    if on_flip == "ignore" or card is None:
         return
-    changes = card.changes(model, files_hash)
+    changes = (*card.changes(model, files_hash), *since)
     if not changes:
         return
-    verdict = ask_again(model, card.probes)
+    if card.probes is None:
+        found = f"{folder}: {', '.join(changes)}, and the adapter has no probes to show that it answers as it did"
+        warnings.warn(found, PromptkitWarning, stacklevel=2)
+        return
+    verdict = ask_card(model, folder, card.probes)
     alike = (model.dtype, kind_of_device(model)) == (card.probes.dtype, card.probes.device)
     found = f"{folder}: {verdict}; since it was saved: {', '.join(changes)}"
     if verdict.flips and alike and on_flip == "error":
@@ -103,3 +137,13 @@ def check_probes(model: Model, folder: Path, card: AdapterCard | None, files_has
         raise ModelError(f"{found}; restore these, train again, or {way_out}")
     if verdict.flips or (alike and verdict.largest > rounding_of(model.dtype)):
         warnings.warn(found, PromptkitWarning, stacklevel=2)
+
+
+def ask_card(model: Model, folder: Path, probes: Probes) -> Verdict:
+    """Ask the probes of a folder's card again. Raises WindowError, with the card's name, for one that is too long."""
+    try:
+        return ask_again(model, probes)
+    except WindowError as error:
+        raise WindowError(
+            f"{folder / CARD}: a probe does not fit the model any more: {error}; restore model and card, or train again"
+        ) from error

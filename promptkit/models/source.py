@@ -25,6 +25,9 @@ _TOKENIZER_FILES = (
 )
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _NOT_THE_MODEL = ("promptkit.json", "trainer_state.json")  # how it was made; the weights do not depend on it
+_NOT_ITS_SCORES = "generation_config.json"
+_READ_TEXTS = ("vocab.txt", "merges.txt")  # any other text is for people
+_SAYS_NOTHING = ("transformers_version", "_name_or_path")  # keys of config.json that change no network
 
 
 def locate(name: str) -> Path:
@@ -102,6 +105,33 @@ def fingerprint(folder: Path) -> str:
         status = path.stat()
         total.update(f"{path.name}\0{_file_hash(path, status.st_size, status.st_mtime_ns)}\0".encode())
     return total.hexdigest()
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 (hex) of every file that may change the scores of a text, by name.
+
+    Texts for people and the settings of generation are left out. Of config.json its values count, neither its layout
+    nor the release that wrote it.
+    """
+    hashes = {}
+    for path in _model_files(folder):
+        if path.name == "config.json":
+            hashes[path.name] = _hash_configuration(path)
+        elif path.name != _NOT_ITS_SCORES and (path.suffix != ".txt" or path.name in _READ_TEXTS):
+            status = path.stat()
+            hashes[path.name] = _file_hash(path, status.st_size, status.st_mtime_ns)
+    return hashes
+
+
+def makes_network(name: str) -> bool:
+    """Whether the file of this name holds weights or the network's configuration, not the tokenizer."""
+    return name == "config.json" or name.endswith(".safetensors")
+
+
+def _hash_configuration(path: Path) -> str:
+    said = json.loads(path.read_bytes())
+    kept = {key: value for key, value in said.items() if key not in _SAYS_NOTHING}
+    return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _model_files(folder: Path) -> Iterator[Path]:

@@ -68,8 +68,7 @@ def contest_columns(contests: Sequence[Result]) -> Columns:
 
 def _prompt_name(prompt: Result) -> str:
     """Return a prompt's name; how many records it retrieves from is as many as LoRA is trained on."""
-    name = condition_name({**prompt, "pool_rows": None})
-    return f"{name} {prompt['retrieval']}" if prompt.get("retrieval") else name
+    return condition_name({**prompt, "pool_rows": None})
 
 
 def describe_crossings(crossings: Sequence[Result]) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.report.wording import FLOP, condition_name, number, quantity, templates, test_items
+from promptkit.report.wording import FLOP, condition_name, number, quantity, templates, test_items, with_largest_pool
 from promptkit.store import write_whole
 
 if TYPE_CHECKING:
@@ -86,16 +86,10 @@ def draw_comparison(result: Result) -> Figure:
 
 def _marks(result: Result, template: str) -> list[Mark]:
     """Return the conditions with this template; the same condition looks alike in every panel."""
-    shown = drawn_conditions(result)
+    shown = with_largest_pool(result["methods"])
     names = list(dict.fromkeys(condition_name(method) for method in shown))
     methods = [method for method in shown if (method.get("template") or "") == template]
     return [_mark(result, method, SHAPES[names.index(condition_name(method)) % len(SHAPES)]) for method in methods]
-
-
-def drawn_conditions(result: Result) -> list[Result]:
-    """Return the conditions less those that retrieve from less than all: these are points of curves."""
-    most = max((method.get("pool_rows") or 0 for method in result["methods"]), default=0)
-    return [method for method in result["methods"] if method.get("pool_rows") in (None, most)]
 
 
 def _mark(result: Result, method: Result, shape: str) -> Mark:

@@ -36,6 +36,7 @@ from promptkit.report.wording import (
     percent_range,
     templates,
     test_items,
+    with_largest_pool,
 )
 
 Result = Mapping[str, Any]
@@ -47,10 +48,11 @@ def print_comparison(result: Result, console: Console) -> None:
 
     `result` is the object of `--json`; the keys beyond the documented ones may be missing.
     """
-    methods = [method for method in result["methods"] if not method.get("pool_rows")]  # the curves' table has those
+    methods = _without_sizes(result["methods"])
     items = test_items(result)
     print_lines(console, _headlines(result, items), style="bold")
     _print_table(console, "Accuracy in %, on the same test records", _accuracy_columns(methods, items), methods)
+    print_lines(console, _say_pool(result["methods"]), indent=2)
     if calibrated := _calibrated(methods):
         title = "The same records by other scores and calibrations, accuracy in %"
         _print_table(console, title, _calibration_columns(calibrated), calibrated, first="score")
@@ -90,7 +92,7 @@ def _print_curves(curves: Result, console: Console) -> None:
 
 
 def _print_ledger(ledger: Result, console: Console) -> None:
-    conditions = [row for row in ledger["conditions"] if not row.get("pool_rows")]
+    conditions = _without_sizes(ledger["conditions"])
     _print_table(console, "Ledger: tokens of a test item, and of a training", token_columns(conditions), conditions)
     if ledger["prices"]:
         title = f"Price in {ledger['prices']['currency']}: 1,000 test items, and training once"
@@ -98,6 +100,21 @@ def _print_ledger(ledger: Result, console: Console) -> None:
     print_lines(
         console, ["", *describe_choosing(ledger["choosing"]), *describe_money(ledger["break_even_money"])], indent=2
     )
+
+
+def _without_sizes(conditions: Sequence[Result]) -> list[Result]:
+    """Return the lines of the tables: what retrieves has one, for the largest set; the curves' table has them all."""
+    return [{**each, "pool_rows": None} for each in with_largest_pool(conditions)]
+
+
+def _say_pool(methods: Sequence[Result]) -> list[str]:
+    """Say how many records those lines retrieve from."""
+    retrieved = [method for method in methods if method.get("pool_rows")]
+    if not retrieved:
+        return []
+    names = " and ".join(dict.fromkeys(str(method["retrieval"]) for method in retrieved))
+    most, several = max(method["pool_rows"] for method in retrieved), len({m["pool_rows"] for m in retrieved}) > 1
+    return ["", f"{names} retrieves from {most:,} rows here{'; smaller sets stand below' if several else ''}."]
 
 
 def print_section(console: Console, title: str, sentences: Sequence[str]) -> None:

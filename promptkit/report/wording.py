@@ -24,11 +24,16 @@ def condition_name(condition: Mapping[str, Any]) -> str:
     """Return `few-shot k=4`, `few-shot k=4 bm25 of 128`, `lora 1,000 rows` or the bare method: its name everywhere."""
     if condition.get("train_rows") is not None:
         return f"{condition['method']} {condition['train_rows']:,} rows"
-    if condition.get("pool_rows"):
-        return f"{condition['method']} k={condition['k']} {condition['retrieval']} of {condition['pool_rows']:,}"
-    if condition.get("k"):
-        return f"{condition['method']} k={condition['k']}"
-    return str(condition["method"])
+    shots = f" k={condition['k']}" if condition.get("k") else ""
+    retrieval = f" {condition['retrieval']}" if condition.get("retrieval") else ""
+    pool = f" of {condition['pool_rows']:,}" if condition.get("pool_rows") else ""
+    return f"{condition['method']}{shots}{retrieval}{pool}"
+
+
+def with_largest_pool(conditions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the conditions less those that retrieve from less than all: these are points of curves."""
+    most = max((each.get("pool_rows") or 0 for each in conditions), default=0)
+    return [each for each in conditions if each.get("pool_rows") in (None, most)]
 
 
 def templates(result: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from promptkit.errors import RunError, TrainError
 from promptkit.files import unwritable
+from promptkit.lock import take_lock
 from promptkit.store import first_difference, write_whole
 from promptkit.train.judge import COURSE, Judge
 from promptkit.train.processes import as_the_first, gather
@@ -133,12 +134,7 @@ def _read(note: Path) -> Any:
 
 def _lock(folder: Path) -> IO[bytes]:
     file = (folder / _LOCK).open("ab")
-    with suppress(ImportError):  # Windows has no fcntl: there nothing keeps two processes apart
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
-            raise RunError(f"{folder}: another process is at this training; wait, or choose another folder") from error
+    if not take_lock(file):
+        file.close()
+        raise RunError(f"{folder}: another process is at this training; wait, or choose another folder")
     return file

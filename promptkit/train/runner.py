@@ -296,6 +296,7 @@ def _card(
     return AdapterCard(
         base_model=model.name,
         base_hash=model.hash,
+        base_files=dict(model.files),
         dtype=model.dtype,
         task=_only({pair.task for pair in lessons}),
         template=_only({pair.template for pair in lessons}),

@@ -170,6 +170,13 @@ class Labeller:
         return {**row, "scores": [{"choice": choice, "score": score} for choice, score in row["scores"].items()]}
 
 
+def check_records(file: str) -> None:
+    """Raise DataError for a stream: records are counted first, and read again where a run goes on."""
+    path = Path(file)
+    if file in ("-", "/dev/stdin") or (path.exists() and not (path.is_file() or path.is_dir())):
+        raise DataError(f"{file}: is a stream, and records are read more than once; write them to a file, as new.jsonl")
+
+
 def open_labeller(
     adapter: str,
     *,

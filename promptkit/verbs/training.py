@@ -16,15 +16,11 @@ from promptkit.sources import holds_rows
 from promptkit.task import Task, load_task
 from promptkit.template import BoundTemplate
 from promptkit.verbs.templates import bind_matching
-from promptkit.work import Track
+from promptkit.work import SAVE_SECONDS, Track
 
 if TYPE_CHECKING:
     from promptkit.models import Model
     from promptkit.record import Record
-
-
-#: The state of a training is kept this often, so that a kill costs a minute at most.
-SAVE_SECONDS = 60.0
 
 
 def train_source(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +13,7 @@ import orjson
 
 from promptkit.errors import PromptkitError, RunError
 from promptkit.files import Columns, check_free, find_writer, unwritable
+from promptkit.lock import take_lock
 
 Row = Mapping[str, Any]
 _WHAT, _ROWS, _INDEX = "what.json", "rows.jsonl", "index.jsonl"
@@ -95,7 +96,8 @@ def unfinished(out: Path, what: Mapping[str, str]) -> Iterator[Unfinished]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / _ROWS).open("a+b") as rows, (folder / _INDEX).open("a+b") as index:
-            _lock(rows, folder)
+            if not take_lock(rows):
+                raise RunError(f"{folder}: another process is writing there; wait for it, or give another --out")
             _check_same(folder, what)
             done = Unfinished(out, folder, rows, index)
             try:
@@ -106,16 +108,6 @@ def unfinished(out: Path, what: Mapping[str, str]) -> Iterator[Unfinished]:
                 raise
     except OSError as error:
         raise unwritable(out, error) from error
-
-
-def _lock(file: BinaryIO, folder: Path) -> None:
-    with suppress(ImportError):  # Windows has no fcntl: there nothing keeps two processes apart
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f"{folder}: another process is writing there; wait for it, or give another --out") from error
 
 
 def _check_same(folder: Path, what: Mapping[str, str]) -> None:

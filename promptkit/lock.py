@@ -1,0 +1,21 @@
+"""An open file into a lock that ends with its process, however that ends."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import IO
+
+
+def take_lock(file: IO[bytes]) -> bool:
+    """Return whether no other process holds this file; it is held from now on until it is closed.
+
+    On Windows nothing is held, and the answer is always yes.
+    """
+    with suppress(ImportError):  # Windows has no fcntl
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # held by another, or on a file system without locks
+            return False
+    return True
