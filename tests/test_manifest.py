@@ -99,6 +99,14 @@ def test_a_set_is_built_again_to_the_byte(mixed: Project, ending: str) -> None:
     assert Path(f"set.{ending}").read_bytes() == Path(f"again/third.{ending}").read_bytes()
 
 
+def test_the_report_says_which_part_has_nothing_to_compare_with(mixed: Project) -> None:
+    """A part without a validation or test split of its own has that in its line, whatever the other parts have."""
+    Path("songs/test.jsonl").unlink()
+    films, songs = run("build", "mixture.toml", "--out", "set.jsonl").stderr.splitlines()[:2]
+    assert "no validation or test split to compare with" not in films
+    assert "no validation or test split to compare with" in songs
+
+
 def test_one_tasks_pairs_have_a_manifest_too(mixed: Project) -> None:
     """Options of the command line are kept in it; data that were moved are found by --data."""
     options = ["--template", "plain=1", "--template", "terse=3", "--epochs", "3", "--seed", "5", "--balance", "-k", "1"]

@@ -267,6 +267,28 @@ def test_what_one_task_tests_another_does_not_train(two: Project) -> None:
     assert "a copy of another record" not in mixture().stocks["songs"].findings.count()
 
 
+def test_every_test_split_counts_where_parts_share_a_task(two: Project) -> None:
+    """Two parts of one task on different data are kept apart from the tests of both, each named by its part."""
+    two.write("other/train.jsonl", lines([*range(500, 510), 200]))
+    two.write("other/test.jsonl", lines([3]))
+    parts = {"films": {"data": "data"}, "other": {"task": "films", "data": "other"}}
+    made = TrainingSet(make_mixture({"tasks": parts}, "here"))
+    assert made.stocks["films"].findings.count() == {"in the test split of other": 1}
+    assert made.stocks["other"].findings.count() == {"in the test split of films": 1}
+    assert set(made.stocks["other"].tested) == {
+        "the validation split of films",
+        "the test split of films",
+        "the test split of other",
+    }
+
+
+def test_one_folder_is_one_source_however_it_is_spelled(two: Project) -> None:
+    """Parts share their records, and leave none of them out as copies, where their paths lead to the same place."""
+    parts = {"films": {"data": "data"}, "again": {"task": "films", "data": "songs/../data"}}
+    made = TrainingSet(make_mixture({"tasks": parts}, "here"))
+    assert made.counts == {"films": 60, "again": 60}
+
+
 def test_free_answers_and_labels_share_a_column(two: Project) -> None:
     """Where tasks with free answers are mixed in, labels are names: a data set's column has one type."""
     two.write("tasks/songs.toml", Path("tasks/films.toml").read_text().replace('labels = ["negative", "positive"]', ""))

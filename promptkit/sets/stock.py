@@ -24,10 +24,31 @@ _LATER = {TRAIN: (VALIDATION, "test"), VALIDATION: ("test",), "test": ()}
 
 
 @dataclass(frozen=True)
+class Source:
+    """The data of one or several parts of a mixture; `name` is that of the first of them."""
+
+    name: str
+    task: Task
+    data: str | None
+
+    def later(self, split: str) -> list[str]:
+        """Return the splits of these data that `split` must share no record with."""
+        if self.data is not None and Path(self.data).is_file():
+            return []  # one file is every split: there is nothing to tell training and test apart by
+        others = _LATER.get(split, (VALIDATION, "test"))
+        return [other for other in others if has_split(self.task, other, self.data) and not self._is_same(split, other)]
+
+    def _is_same(self, split: str, other: str) -> bool:
+        places = [describe_source(self.task, each, self.data) for each in (split, other)]
+        return places[0] == places[1] and not self.task.data.generator
+
+
+@dataclass(frozen=True)
 class Stock:
     """The records of one task's split: which of them were left out and why, and what of the rest is taken.
 
-    `split` is where they are read from; `tested` are the splits they were compared with and the hex SHA-256 of each.
+    `split` is where they are read from; `tested` are the splits they were compared with, of all sources, and the hex
+    SHA-256 of each; `has_test` says whether its own source has one.
     """
 
     task: Task
@@ -37,6 +58,7 @@ class Stock:
     findings: Findings
     seed: int = 0
     tested: Mapping[str, str] = field(default_factory=dict)
+    has_test: bool = True
 
     @property
     def place(self) -> str:
@@ -100,8 +122,8 @@ class Stock:
         return [found[place] for place in places.tolist()]
 
 
-def take_stock(sources: Sequence[tuple[Task, str | None]], mixture: Mixture) -> list[Stock]:
-    """Return a stock per source (task, data), with what `mixture` says is left out: copies, overlap, what is held out.
+def take_stock(sources: Sequence[Source], mixture: Mixture) -> list[Stock]:
+    """Return a stock per source, with what `mixture` says is left out: copies, overlap, what is held out.
 
     Records are read once, those that are tested on as well; hashes of them are kept.
     """
@@ -109,7 +131,8 @@ def take_stock(sources: Sequence[tuple[Task, str | None]], mixture: Mixture) -> 
     read = TRAIN if split == VALIDATION and mixture.hold_out else split
     near, keys = mixture.copies == "near", mixture.copies != "keep"
     surveys = [
-        survey_records(iterate_records(task, read, data=data), seed=mixture.seed, keys=keys) for task, data in sources
+        survey_records(iterate_records(source.task, read, data=source.data), seed=mixture.seed, keys=keys)
+        for source in sources
     ]
     findings = [keep_all(len(survey.ranks)) for survey in surveys]
     tested: dict[str, Survey] = {}
@@ -118,33 +141,26 @@ def take_stock(sources: Sequence[tuple[Task, str | None]], mixture: Mixture) -> 
         findings = [
             find_overlap(survey, found, tested, near=near) for survey, found in zip(surveys, findings, strict=True)
         ]
-        questions = [(task.labels, task.templates) for task, _ in sources]
+        questions = [(source.task.labels, source.task.templates) for source in sources]
         findings = find_copies(surveys, findings, questions, near=near)
     if mixture.hold_out:
         findings = [
-            _hold_out(survey, found, mixture.hold_out, split, task)
-            for survey, found, (task, _) in zip(surveys, findings, sources, strict=True)
+            _hold_out(survey, found, mixture.hold_out, split, source.task)
+            for survey, found, source in zip(surveys, findings, sources, strict=True)
         ]
     digests = {name: survey.digest for name, survey in tested.items()}
     return [
-        Stock(task, data, read, survey, found, mixture.seed, digests)
-        for (task, data), survey, found in zip(sources, surveys, findings, strict=True)
+        Stock(source.task, source.data, read, survey, found, mixture.seed, digests, bool(source.later(read)))
+        for source, survey, found in zip(sources, surveys, findings, strict=True)
     ]
 
 
-def _survey_tests(sources: Iterable[tuple[Task, str | None]], split: str) -> Iterator[tuple[str, Survey]]:
+def _survey_tests(sources: Iterable[Source], split: str) -> Iterator[tuple[str, Survey]]:
     """Yield (name, survey) of every split that `split` of any of the sources must share no record with."""
-    for task, data in sources:
-        if data is not None and Path(data).is_file():
-            continue  # one file is every split: there is nothing to tell training and test apart by
-        for other in _LATER.get(split, (VALIDATION, "test")):
-            if has_split(task, other, data) and not _is_same_source(task, split, other, data):
-                records = iterate_records(task, other, data=data, labelled=False)
-                yield f"the {other} split of {task.name}", survey_records(records, seed=0)
-
-
-def _is_same_source(task: Task, split: str, other: str, data: str | None) -> bool:
-    return describe_source(task, split, data) == describe_source(task, other, data) and not task.data.generator
+    for source in sources:
+        for other in source.later(split):
+            records = iterate_records(source.task, other, data=source.data, labelled=False)
+            yield f"the {other} split of {source.name}", survey_records(records, seed=0)
 
 
 def _hold_out(survey: Survey, found: Findings, count: int, split: str, task: Task) -> Findings:

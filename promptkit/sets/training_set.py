@@ -26,7 +26,7 @@ from promptkit.sets.mixture import (
     share_records,
 )
 from promptkit.sets.shots import RowDemonstrations
-from promptkit.sets.stock import TRAIN, Stock, take_stock
+from promptkit.sets.stock import TRAIN, Source, Stock, take_stock
 from promptkit.sets.wording import Rewording, check_wording
 from promptkit.task import Task, load_task
 from promptkit.template import BoundTemplate, Template, load_template, match_templates
@@ -50,7 +50,8 @@ class Component:
     @property
     def source(self) -> tuple[str, str, str | None]:
         """What tells the data that the part's records are read from: parts of equal sources share their records."""
-        return self.task.name, self.task.hash, self.part.data
+        data = self.part.data
+        return self.task.name, self.task.hash, data if data is None else str(Path(data).resolve())
 
     @cached_property
     def every_way(self) -> tuple[tuple[str, int], ...] | None:
@@ -196,7 +197,9 @@ class TrainingSet:
         return [mark for mark, varies in several.items() if varies]
 
     def _take_stock(self, mixture: Mixture) -> dict[str, Stock]:
-        sources = {each.source: (each.task, each.part.data) for each in self.components}
+        sources: dict[object, Source] = {}
+        for each in self.components:
+            sources.setdefault(each.source, Source(each.name, each.task, each.part.data))
         stocks = dict(zip(sources, take_stock(list(sources.values()), mixture), strict=True))
         return {each.name: stocks[each.source] for each in self.components}
 

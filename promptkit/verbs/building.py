@@ -145,7 +145,7 @@ def describe_removed(training_set: TrainingSet) -> list[str]:
             line += f"; {sum(removed.values()):,} left out ({reasons})"
         if stock.findings.conflicts:
             line += f"; {stock.findings.conflicts:,} copies had another answer than the record that stays"
-        if training_set.mixture.copies != "keep" and not stock.tested and training_set.mixture.split != "test":
+        if training_set.mixture.copies != "keep" and not stock.has_test and training_set.mixture.split != "test":
             line += "; no validation or test split to compare with"
         lines.append(f"{line}; {training_set.counts[name]:,} records an epoch")
     return lines
