@@ -289,6 +289,21 @@ def test_one_folder_is_one_source_however_it_is_spelled(two: Project) -> None:
     assert made.counts == {"films": 60, "again": 60}
 
 
+def test_what_one_task_holds_out_another_does_not_train(two: Project) -> None:
+    """No training record of any task is a copy of a held-out one, though the tasks ask different things of it."""
+    two.write("tasks/songs.toml", Path("tasks/films.toml").read_text().replace('"positive"]', '"positive", "mixed"]'))
+    two.write("songs/train.jsonl", lines(range(60)).replace("the ", "The ").replace('"r', '"s'))
+    train = list(mixture(hold_out=20).rows())
+    held = list(mixture(hold_out=20, split="validation").rows())
+    texts = [{row["id"][1:] for row in rows} for rows in (train, held)]
+    assert Counter(row["task"] for row in held) == {"films": 20, "songs": 20}
+    assert not texts[0] & texts[1]
+    assert texts[0] | texts[1] == set(map(str, range(60)))
+    counts = mixture(hold_out=20).stocks["songs"].findings.count()
+    assert counts["nearly in the held-out records of films"] > 0
+    assert counts["held out for validation"] == 20
+
+
 def test_free_answers_and_labels_share_a_column(two: Project) -> None:
     """Where tasks with free answers are mixed in, labels are names: a data set's column has one type."""
     two.write("tasks/songs.toml", Path("tasks/films.toml").read_text().replace('labels = ["negative", "positive"]', ""))

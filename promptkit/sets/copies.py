@@ -10,7 +10,7 @@ import hashlib
 import unicodedata
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import regex
@@ -49,6 +49,11 @@ class Survey:
     near: NDArray[Any]
     answers: NDArray[Any]
     digest: str = ""
+
+    def at(self, places: NDArray[Any]) -> Survey:
+        """Return what is kept of the records at these places; `digest` stays that of all."""
+        columns = ("ranks", "exact", "near", "answers")
+        return replace(self, **{name: getattr(self, name)[places] for name in columns if len(getattr(self, name))})
 
 
 def survey_records(records: Iterable[Record], *, seed: int, keys: bool = True) -> Survey:

@@ -144,10 +144,7 @@ def take_stock(sources: Sequence[Source], mixture: Mixture) -> list[Stock]:
         questions = [(source.task.labels, source.task.templates) for source in sources]
         findings = find_copies(surveys, findings, questions, near=near)
     if mixture.hold_out:
-        findings = [
-            _hold_out(survey, found, mixture.hold_out, split, source.task)
-            for survey, found, source in zip(surveys, findings, sources, strict=True)
-        ]
+        findings = _hold_out(sources, surveys, findings, mixture)
     digests = {name: survey.digest for name, survey in tested.items()}
     return [
         Stock(source.task, source.data, read, survey, found, mixture.seed, digests, bool(source.later(read)))
@@ -163,16 +160,41 @@ def _survey_tests(sources: Iterable[Source], split: str) -> Iterator[tuple[str, 
             yield f"the {other} split of {source.name}", survey_records(records, seed=0)
 
 
-def _hold_out(survey: Survey, found: Findings, count: int, split: str, task: Task) -> Findings:
-    """Mark the last `count` by rank in training, and all others in validation: no limit reaches them before it must."""
+def _hold_out(
+    sources: Sequence[Source], surveys: Sequence[Survey], findings: Sequence[Findings], mixture: Mixture
+) -> list[Findings]:
+    """Mark what is held out in training, with every record of any source that is its copy; in validation all others."""
+    ranked = [
+        _rank_kept(survey, found, source, mixture.hold_out)
+        for survey, found, source in zip(surveys, findings, sources, strict=True)
+    ]
+    last = slice(-mixture.hold_out, None)
+    if mixture.split == VALIDATION:
+        return [
+            found.mark(places[: last.start], "kept for training")
+            for found, places in zip(findings, ranked, strict=True)
+        ]
+    if mixture.split != TRAIN:
+        return list(findings)
+    marked = [
+        found.mark(places[last], "held out for validation") for found, places in zip(findings, ranked, strict=True)
+    ]
+    if mixture.copies == "keep":
+        return marked
+    held = {
+        f"the held-out records of {source.name}": survey.at(places[last])
+        for source, survey, places in zip(sources, surveys, ranked, strict=True)
+    }
+    near = mixture.copies == "near"
+    return [find_overlap(survey, found, held, near=near) for survey, found in zip(surveys, marked, strict=True)]
+
+
+def _rank_kept(survey: Survey, found: Findings, source: Source, count: int) -> NDArray[Any]:
+    """Return the places of the kept records by rank, the last `count` of which no limit reaches before it must."""
     import numpy
 
     kept = numpy.flatnonzero(found.kept)
     if count >= len(kept):
-        raise DataError(f"task {task.name!r}: {count} records cannot be held out of {len(kept)}; hold out fewer")
-    ranked = kept[numpy.argsort(survey.ranks[kept], kind="stable")]
-    if split == TRAIN:
-        return found.mark(ranked[-count:], "held out for validation")
-    if split == VALIDATION:
-        return found.mark(ranked[:-count], "kept for training")
-    return found
+        raise DataError(f"task {source.task.name!r}: {count} records cannot be held out of {len(kept)}; hold out fewer")
+    ranked: NDArray[Any] = kept[numpy.argsort(survey.ranks[kept], kind="stable")]
+    return ranked
