@@ -33,6 +33,8 @@ Item = TypeVar("Item")
 #: One or several templates or their names, or name -> weight.
 Templates: TypeAlias = "Template | str | Sequence[Template | str] | Mapping[str, float] | None"
 Rows = Iterator[dict[str, Any]]
+#: The settings of pairs that are no more than one split in one template.
+PLAIN = frozenset({"split", "limit", "seed", "data", "chat"})
 #: Rows gathered before they become one Arrow batch.
 BATCH_ROWS = 10_000
 
@@ -166,9 +168,10 @@ def build_pairs(
     Keyword arguments: `split` ("train"), `limit` records after a shuffle by `seed` (0), `data` (local
     files in place of the task's source), `chat` (adds `messages`); `epochs` (1), `per_record` templates drawn for a
     record, `k` demonstrations or several numbers of them, their `selection`, `order` and `train_limit`, `labels`
-    (wordings: "own", words, "swapped", "random", one or several, or name -> weight), `balance`, `copies` ("keep",
-    "near", "exact"), `hold_out`: see docs/building.md. With a mixture, those of `promptkit.sets.Mixture` in place of
-    what its file says. With `streaming` nothing is kept, and the rows can be rendered by `num_shards` workers.
+    (wordings: "own", words, "swapped", "random", one or several, or name -> weight), `balance`, `hold_out`, `copies`
+    ("near", "exact", "keep": what is left out; "keep" where nothing is given but one template, `split`, `limit`,
+    `seed`, `data` and `chat`, else "near"): see docs/building.md. With a mixture, those of `promptkit.sets.Mixture` in
+    place of what its file says. With `streaming` nothing is kept, and the rows can be rendered by `num_shards` workers.
 
     Columns: id, prompt, completion (rationale, if the template has one, and target), label, choices (empty
     where the answer is free), demonstration_ids, template, template_hash, task, task_hash; messages with `chat`; epoch,
@@ -191,10 +194,14 @@ def build_pairs(
     return datasets.IterableDataset.from_generator(render, gen_kwargs={"shares": list(range(num_shards))})
 
 
-def _plain_tables(task: object, template: object, settings: Mapping[str, Any]) -> Iterator[pyarrow.Table] | None:
-    """Return the pairs in batches where no more is asked for than one split in one template, else None."""
-    plain = settings.keys() <= {"split", "limit", "seed", "data", "chat"}
-    if plain and isinstance(task, Task | str) and isinstance(template, Template | str):
+def is_plain(template: object, settings: Iterable[str]) -> bool:
+    """Whether no more is asked for than one split in one template: its rows are those of the data, none left out."""
+    return isinstance(template, Template | str) and PLAIN.issuperset(settings)
+
+
+def _plain_tables(task: object, template: Any, settings: Mapping[str, Any]) -> Iterator[pyarrow.Table] | None:
+    """Return the pairs in batches where they are plain, else None."""
+    if isinstance(task, Task | str) and is_plain(template, settings):
         return _pair_tables(task, template, **settings)
     return None
 

@@ -162,6 +162,18 @@ def test_nothing_that_is_tested_is_trained_on(sets: Project) -> None:
     assert {name for names in removed.values() for name in names} >= {"c0", "c1"}
 
 
+def test_nothing_but_plain_pairs_keeps_what_is_tested(sets: Project) -> None:
+    """Any setting of a training set leaves out copies and what is tested on, and so does a second template; one split
+    in one template is written as it is, for any number of workers."""
+    sets.write("data/train.jsonl", lines(range(60)) + lines([200, 5]))
+    for setting in ({"epochs": 1}, {"hold_out": 10}, {"k": 1}, {"labels": "swapped"}, {"per_record": 1}):
+        assert len(pk.build_pairs("films", "films/plain", data="data", **setting)) == 60 - setting.get("hold_out", 0)
+    assert len(pk.build_pairs("films", ["films/plain"], data="data")) == 60
+    assert len(pk.build_pairs("films", "films/plain", data="data")) == 62
+    stream = pk.build_pairs("films", "films/plain", data="data", streaming=True, num_shards=2)
+    assert len(list(stream)) == 62
+
+
 def test_held_out_records_are_validation(sets: Project) -> None:
     """What is held out is the validation set; both parts make up the whole, and more held out holds the same too."""
     Path("data/validation.jsonl").unlink()

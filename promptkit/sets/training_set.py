@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.build import default_selection
+from promptkit.build import default_selection, is_plain
 from promptkit.errors import DataError
 from promptkit.pair import build_pair, pair_row
 from promptkit.record import Record
@@ -256,6 +256,7 @@ def make_set(
 ) -> TrainingSet:
     """Return the training set that the arguments of `build_pairs` ask for: of a mixture, or of one task.
 
+    Copies and what is tested on are left out unless `copies` says otherwise, but for plain pairs.
     Raises DataError for settings that do not go with it.
     """
     if not isinstance(task, Mixture) and not isinstance(task, Task) and is_mixture(task):
@@ -264,6 +265,7 @@ def make_set(
         settings["shots"] = settings.pop("k")
     if isinstance(task, Mixture):
         return TrainingSet(_override(task, template, settings))
+    copies = "keep" if is_plain(template, settings) else "near"
     name = task.name if isinstance(task, Task) else Path(task).stem
     own = {key: value for key, value in settings.items() if key in Part.model_fields}
     common = {key: value for key, value in settings.items() if key not in own}
@@ -272,7 +274,7 @@ def make_set(
     own |= {"templates": {str(each if isinstance(each, str) else each.name): weight for each, weight in given}}
     if (data := own.get("data")) is not None:
         own["data"] = str(data)
-    mixture = make_mixture({"copies": "keep", **common, "tasks": {name: own}}, f"training set of {name!r}")
+    mixture = make_mixture({"copies": copies, **common, "tasks": {name: own}}, f"training set of {name!r}")
     part = mixture.tasks[name]
     loaded = task if isinstance(task, Task) else None
     if all(isinstance(each, str) for each, _ in given):
