@@ -39,13 +39,20 @@ def load_records(
     With `limit`, the records are the first `limit` of the split after a shuffle that depends on
     `seed` and the record ids alone, so that a smaller limit is a prefix of a larger one.
 
-    Raises DataError for an empty split and for everything that `iterate_records` raises.
+    Raises DataError for a limit below 1, for an empty split and for everything that `iterate_records` raises.
     """
     records: Iterable[Record] = iterate_records(task, split, data=data, labelled=labelled)
-    kept = list(records) if limit is None else sample_records(records, limit, seed=seed)
+    kept = list(records) if limit is None else sample_records(records, check_limit(limit), seed=seed)
     if not kept:
         raise DataError(f"split {split!r} of task {task.name!r} has no records ({describe_source(task, split, data)})")
     return kept
+
+
+def check_limit(limit: int) -> int:
+    """Return the limit; raises DataError where it is below 1."""
+    if limit < 1:
+        raise DataError(f"limit is {limit}; a whole number from 1 is expected, or none for all records")
+    return limit
 
 
 def sample_records(records: Iterable[Record], count: int, *, seed: int) -> list[Record]:
@@ -64,19 +71,24 @@ def iterate_records(
     """Yield the records of one split, one at a time, so that a split may be larger than memory.
 
     `data` is a folder with one file per split, or one file, and replaces the task's own source. A
-    record's id is its `id` column or, without one, `split-position`. With `labelled` false, records
-    may lack their label.
+    record's id is its `id` column or, without one, `split-position`; of one file `test-position`, whatever
+    the split: it is the same record. With `labelled` false, records may lack their label.
 
     Raises DataError, with file and line, for a line that cannot be read, a column that is missing, a
     label that is not the task's, and a value that is null.
     """
-    read = _Reader(task, split, labelled)
+    read = _Reader(task, "test" if is_one_file(data) else split, labelled)
     source = _open_source(task, split, data)
     for position, (number, row) in enumerate(source.rows):
         try:
             yield read(row, position)
         except DataError as error:
             raise DataError(f"{source.place(number)}: {error}") from error
+
+
+def is_one_file(data: str | Path | None) -> bool:
+    """Return whether local data are one file for all splits."""
+    return data is not None and Path(data).is_file()
 
 
 def count_records(task: Task, split: str, data: str | Path | None = None) -> int | None:

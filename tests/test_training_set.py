@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import promptkit as pk
 from promptkit.build import iterate_pairs
 from promptkit.errors import DataError, SelectionError, TemplateError
 from promptkit.sets import TrainingSet, make_mixture, make_set
+from promptkit.splits import load_splits
+from promptkit.task import load_task
 from tests.conftest import TEMPLATE, Project
 
 WORDS = ["soup", "film", "bread", "song", "chair", "lamp", "river", "stone", "cloud", "button", "garden", "winter"]
@@ -201,6 +204,38 @@ def test_demonstrations_are_drawn_for_every_row(sets: Project) -> None:
     assert len({tuple(row["demonstration_ids"]) for row in build(k=2, selection="pinned:r1,r2", limit=9)}) <= 3
     with pytest.raises(SelectionError, match="k=70 demonstrations were asked for"):
         build(k=70, selection="random")
+
+
+def test_one_file_is_cut_as_a_comparison_cuts_it(sets: Project) -> None:
+    """Prompts are of the half that a comparison tests on, pairs and demonstrations of the other, without its copies."""
+    sets.write("all.jsonl", lines(range(60)) + lines(range(20)).replace('"r', '"copy'))
+    there = load_splits(load_task("films"), data="all.jsonl")
+    prompts = pk.build_prompts("films", "films/plain", data="all.jsonl", k=2)
+    tested = {record.id for record in there.test}
+    assert set(prompts["id"]) == tested
+    assert len(prompts) == 40
+    assert not {name for names in prompts["demonstration_ids"] for name in names} & tested
+    for pairs in (pk.build_pairs("films", "films/plain", data="all.jsonl"), build(data="all.jsonl", k=(0, 1))):
+        trained = {row["id"] for row in pairs}
+        assert not trained & tested
+        numbers = [{int(name.strip("copyr")) for name in names} for names in (trained, tested)]
+        assert len(numbers[0]) == len(trained)
+        assert not numbers[0] & numbers[1]
+        assert numbers[0] | numbers[1] == set(range(60))
+    few = pk.build_prompts("films", "films/plain", data="all.jsonl", limit=5)
+    assert set(few["id"]) == {record.id for record in load_splits(load_task("films"), data="all.jsonl", limit=5).test}
+
+
+def test_one_file_is_all_of_a_split_that_is_named(sets: Project) -> None:
+    """`train` makes pairs of the whole file, `test` prompts; what is held out is of the half that is trained on."""
+    sets.write("all.jsonl", re.sub(r'"id": "r[0-9]+", ', "", lines(range(60))))
+    assert len(pk.build_pairs("films", "films/plain", data="all.jsonl", split="train")) == 60
+    assert len(pk.build_prompts("films", "films/plain", data="all.jsonl", split="test")) == 60
+    train, held = (set(ids(build(data="all.jsonl", hold_out=10, **way))) for way in ({}, {"split": "validation"}))
+    tested = set(pk.build_prompts("films", "films/plain", data="all.jsonl")["id"])
+    assert (len(train), len(held), len(tested)) == (20, 10, 30)
+    assert len(train | held | tested) == 60
+    assert held == set(ids(build(data="all.jsonl", hold_out=10, split="train"))) ^ {f"test-{n}" for n in range(60)}
 
 
 def test_the_pool_holds_nothing_that_is_tested(sets: Project) -> None:

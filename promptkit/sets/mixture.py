@@ -81,12 +81,13 @@ class Mixture(BaseModel):
     of `epochs` holds the same records and draws templates, demonstrations and words anew. `copies`: records that
     equal one of a test or validation split of any of the tasks, or another record, are removed; `near` also where
     they differ in case, spaces and punctuation only; `keep` removes none. `hold_out` records of each training
-    split are set apart for validation.
+    split are set apart for validation. `split` is the training split, and of one file for all splits the half that is
+    not tested on; a split that is named is the whole of such a file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     tasks: dict[str, Part] = Field(min_length=1)
-    split: str = "train"
+    split: str | None = None
     temperature: Weight = 1.0
     cap: Annotated[int, Field(ge=1)] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.data import describe_source, has_split, hash_order, iterate_records
+from promptkit.data import describe_source, has_split, hash_order, is_one_file, iterate_records
 from promptkit.errors import DataError
 from promptkit.record import Record
 from promptkit.sets.copies import Findings, Survey, find_copies, find_overlap, keep_all, survey_records
 from promptkit.sets.mixture import Mixture
+from promptkit.splits import halve
 from promptkit.task import Task
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Source:
 
     def later(self, split: str) -> list[str]:
         """Return the splits of these data that `split` must share no record with."""
-        if self.data is not None and Path(self.data).is_file():
+        if is_one_file(self.data):
             return []  # one file is every split: there is nothing to tell training and test apart by
         others = _LATER.get(split, (VALIDATION, "test"))
         return [other for other in others if has_split(self.task, other, self.data) and not self._is_same(split, other)]
@@ -48,7 +48,7 @@ class Stock:
     """The records of one task's split: which of them were left out and why, and what of the rest is taken.
 
     `split` is where they are read from; `tested` are the splits they were compared with, of all sources, and the hex
-    SHA-256 of each; `has_test` says whether its own source has one.
+    SHA-256 of each; `has_test` says whether its own source has one, or was cut in two.
     """
 
     task: Task
@@ -127,29 +127,60 @@ def take_stock(sources: Sequence[Source], mixture: Mixture) -> list[Stock]:
 
     Records are read once, those that are tested on as well; hashes of them are kept.
     """
-    split = mixture.split
-    read = TRAIN if split == VALIDATION and mixture.hold_out else split
+    read, cut = _choose_records(mixture)
     near, keys = mixture.copies == "near", mixture.copies != "keep"
     surveys = [
         survey_records(iterate_records(source.task, read, data=source.data), seed=mixture.seed, keys=keys)
         for source in sources
     ]
     findings = [keep_all(len(survey.ranks)) for survey in surveys]
+    halves = _first_halves(sources, surveys) if cut else {}
+    for place, first in halves.items():
+        findings[place] = findings[place].mark(first, "set aside for the test, as this is one file")
     tested: dict[str, Survey] = {}
-    if keys and split != "test":
+    if keys and read != "test":
         tested = dict(_survey_tests(sources, read))
-        findings = [
-            find_overlap(survey, found, tested, near=near) for survey, found in zip(surveys, findings, strict=True)
-        ]
+        cut_off = {f"the test half of {sources[at].name}": surveys[at].at(half) for at, half in halves.items()}
+        findings = _find_overlaps(surveys, findings, {**tested, **cut_off}, near=near)
         questions = [(source.task.labels, source.task.templates) for source in sources]
         findings = find_copies(surveys, findings, questions, near=near)
     if mixture.hold_out:
         findings = _hold_out(sources, surveys, findings, mixture)
     digests = {name: survey.digest for name, survey in tested.items()}
     return [
-        Stock(source.task, source.data, read, survey, found, mixture.seed, digests, bool(source.later(read)))
-        for source, survey, found in zip(sources, surveys, findings, strict=True)
+        Stock(
+            source.task,
+            source.data,
+            read,
+            survey,
+            found,
+            mixture.seed,
+            digests,
+            at in halves or bool(source.later(read)),
+        )
+        for at, (source, survey, found) in enumerate(zip(sources, surveys, findings, strict=True))
     ]
+
+
+def _choose_records(mixture: Mixture) -> tuple[str, bool]:
+    """Return the split that records are read from, and whether one file for all splits is cut in two.
+
+    What is held out belongs to the training records that the same mixture makes.
+    """
+    held_out = mixture.split == VALIDATION and mixture.hold_out > 0
+    read = TRAIN if mixture.split is None or held_out else mixture.split
+    return read, mixture.split is None or held_out
+
+
+def _first_halves(sources: Sequence[Source], surveys: Sequence[Survey]) -> dict[int, NDArray[Any]]:
+    """Return, of the sources that are one file, the places of the records that `promptkit.splits` cuts for the test."""
+    import numpy
+
+    return {
+        at: numpy.argsort(survey.ranks, kind="stable")[: halve(len(survey.ranks), str(source.data))]
+        for at, (source, survey) in enumerate(zip(sources, surveys, strict=True))
+        if is_one_file(source.data)
+    }
 
 
 def _survey_tests(sources: Iterable[Source], split: str) -> Iterator[tuple[str, Survey]]:
@@ -174,7 +205,7 @@ def _hold_out(
             found.mark(places[: last.start], "kept for training")
             for found, places in zip(findings, ranked, strict=True)
         ]
-    if mixture.split != TRAIN:
+    if mixture.split not in (None, TRAIN):
         return list(findings)
     marked = [
         found.mark(places[last], "held out for validation") for found, places in zip(findings, ranked, strict=True)
@@ -185,8 +216,13 @@ def _hold_out(
         f"the held-out records of {source.name}": survey.at(places[last])
         for source, survey, places in zip(sources, surveys, ranked, strict=True)
     }
-    near = mixture.copies == "near"
-    return [find_overlap(survey, found, held, near=near) for survey, found in zip(surveys, marked, strict=True)]
+    return _find_overlaps(surveys, marked, held, near=mixture.copies == "near")
+
+
+def _find_overlaps(
+    surveys: Sequence[Survey], findings: Sequence[Findings], tested: Mapping[str, Survey], *, near: bool
+) -> list[Findings]:
+    return [find_overlap(survey, found, tested, near=near) for survey, found in zip(surveys, findings, strict=True)]
 
 
 def _rank_kept(survey: Survey, found: Findings, source: Source, count: int) -> NDArray[Any]:

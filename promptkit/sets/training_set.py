@@ -180,9 +180,9 @@ class TrainingSet:
     @cached_property
     def pools(self) -> Mapping[str, Stock]:
         """The stock that the demonstrations of every part come from: training records, whatever the split is."""
-        if self.mixture.split == TRAIN:
+        if self.mixture.split in (None, TRAIN):
             return self.stocks
-        return self._take_stock(self.mixture.model_copy(update={"split": TRAIN}))
+        return self._take_stock(self.mixture.model_copy(update={"split": None}))
 
     @cached_property
     def _label_names(self) -> bool:
