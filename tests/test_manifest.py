@@ -122,6 +122,17 @@ def test_the_report_says_that_one_file_was_cut(mixed: Project) -> None:
     assert Path("copy.jsonl").read_bytes() == Path("pairs.jsonl").read_bytes()
 
 
+def test_ids_that_repeat_are_counted(mixed: Project) -> None:
+    """Records of one id have the same draws: the report warns of them, and the manifest counts them."""
+    mixed.write(
+        "songs/train.jsonl", "".join(line.replace("{", '{"id": 5, ', 1) for line in lines(0, 3).splitlines(True))
+    )
+    result = run("build", "mixture.toml", "--out", "set.jsonl")
+    assert "warning: 2 have the id of another record" in result.stderr
+    said = json.loads(Path("set.manifest.json").read_bytes())["tasks"]
+    assert (said["songs"]["data"]["repeated_ids"], said["films"]["data"]["repeated_ids"]) == (2, 0)
+
+
 def test_one_tasks_pairs_have_a_manifest_too(mixed: Project) -> None:
     """Options of the command line are kept in it; data that were moved are found by --data."""
     options = ["--template", "plain=1", "--template", "terse=3", "--epochs", "3", "--seed", "5", "--balance", "-k", "1"]

@@ -50,6 +50,13 @@ class Survey:
     answers: NDArray[Any]
     digest: str = ""
 
+    @property
+    def repeated_ids(self) -> int:
+        """How many records have an id that one before them has, and with it the same draws."""
+        import numpy
+
+        return len(self.ranks) - len(numpy.unique(self.ranks))
+
     def at(self, places: NDArray[Any]) -> Survey:
         """Return what is kept of the records at these places; `digest` stays that of all."""
         columns = ("ranks", "exact", "near", "answers")

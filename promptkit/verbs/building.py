@@ -150,6 +150,10 @@ def describe_removed(training_set: TrainingSet) -> list[str]:
             line += f"; {sum(removed.values()):,} left out ({reasons})"
         if stock.findings.conflicts:
             line += f"; {stock.findings.conflicts:,} copies had another answer than the record that stays"
+        if stock.survey.repeated_ids:
+            line += (
+                f"; warning: {stock.survey.repeated_ids:,} have the id of another record, and with it the same draws"
+            )
         if training_set.mixture.copies != "keep" and not stock.has_test and training_set.mixture.split != "test":
             line += "; no validation or test split to compare with"
         lines.append(f"{line}; {training_set.counts[name]:,} records an epoch")
