@@ -201,6 +201,8 @@ def test_demonstrations_are_drawn_for_every_row(sets: Project) -> None:
     assert [row["demonstration_ids"] for row in few] == [row["demonstration_ids"][:2] for row in rows]
     assert all(row["prompt"].count("Text: ") == 5 for row in rows)
     assert len(build(k=(0, 1, 2))) == 180
+    turned = [row["demonstration_ids"][::-1] for row in few]
+    assert [row["demonstration_ids"] for row in build(k=2, epochs=2, order=1)] == turned
     assert len({tuple(row["demonstration_ids"]) for row in build(k=2, selection="pinned:r1,r2", limit=9)}) <= 3
     with pytest.raises(SelectionError, match="k=70 demonstrations were asked for"):
         build(k=70, selection="random")
@@ -290,6 +292,15 @@ def test_a_mixture_holds_every_task_by_its_share(two: Project) -> None:
     assert {row["repeat"] for row in rows if row["task"] == "songs"} == set(range(7))
     halves = [Counter(row["task"] for row in half)["songs"] for half in (rows[:100], rows[100:])]
     assert halves == [50, 50]
+
+
+def test_records_that_come_again_are_counted_in_a_mixture_of_one(sets: Project) -> None:
+    """Where one task has fewer records than the limit, the column `repeat` tells its rows apart."""
+    parts = {"films": {"data": "data", "balance": True, "limit": 10}}
+    rows = list(TrainingSet(make_mixture({"tasks": parts, "limit": 30}, "here")).rows())
+    assert Counter(Counter(row["id"] for row in rows).values()) == {3: 10}
+    assert len({(row["id"], row["repeat"]) for row in rows}) == 30
+    assert "repeat" not in next(TrainingSet(make_mixture({"tasks": parts, "limit": 10}, "here")).rows())
 
 
 def test_a_smaller_mixture_is_the_beginning_of_a_larger_one(two: Project) -> None:

@@ -193,7 +193,12 @@ class TrainingSet:
     def _marks(self) -> list[str]:
         """The columns that rows have because the set has several of what they say."""
         reworded = any(list(each.wordings) != [OWN] for each in self.components)
-        several = {"epoch": self.mixture.epochs > 1, "repeat": len(self.components) > 1, "labels": reworded}
+        again = any(self.counts[name] > len(dealt) for name, dealt in self._dealt.items())
+        several = {
+            "epoch": self.mixture.epochs > 1,
+            "repeat": again or len(self.components) > 1,
+            "labels": reworded,
+        }
         return [mark for mark, varies in several.items() if varies]
 
     def _take_stock(self, mixture: Mixture) -> dict[str, Stock]:
