@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from promptkit.data import iterate_records, load_records
+from promptkit.data import check_limit, iterate_records, load_records, sample_records
 from promptkit.errors import DataError
 from promptkit.files import rows_to_table
 from promptkit.order import BY_NEARNESS, order_demonstrations
@@ -20,6 +20,7 @@ from promptkit.pair import pair_table
 from promptkit.prompt import Prompt, build_prompt, prompt_row
 from promptkit.record import Record
 from promptkit.select import Draw, Embed, Probabilities, Selector
+from promptkit.splits import is_cut, iterate_half
 from promptkit.task import Task, load_task
 from promptkit.template import BoundTemplate, Template, load_template
 
@@ -33,6 +34,8 @@ Item = TypeVar("Item")
 #: One or several templates or their names, or name -> weight.
 Templates: TypeAlias = "Template | str | Sequence[Template | str] | Mapping[str, float] | None"
 Rows = Iterator[dict[str, Any]]
+#: The settings of pairs that are no more than one split in one template.
+PLAIN = frozenset({"split", "limit", "seed", "data", "chat"})
 #: Rows gathered before they become one Arrow batch.
 BATCH_ROWS = 10_000
 
@@ -95,8 +98,8 @@ def iterate_prompts(
     order: str | int = "given",
     seed: int = 0,
     order_seed: int | None = None,
-    split: str = "test",
-    pool_split: str = "train",
+    split: str | None = None,
+    pool_split: str | None = None,
     limit: int | None = None,
     train_limit: int | None = None,
     data: str | Path | None = None,
@@ -108,10 +111,11 @@ def iterate_prompts(
     task, bound = _bind(task, template)
     show: Callable[[Record, int], tuple[Record, ...]] = no_demonstrations
     if k:
-        pool = load_records(task, pool_split, data=data, limit=train_limit, seed=seed)
+        pool = _take(task, pool_split, "train", train_limit, seed, data, labelled=True)
         draw = Draw(selection or default_selection(task), order, seed, seed if order_seed is None else order_seed)
         show = Demonstrations(pool, draw, embed=embed, probabilities=probabilities)
-    yield from render_prompts(bound, _queries(task, split, limit, seed, data, labelled=False), show, k, chat=chat)
+    queries = _take(task, split, "test", limit, seed, data, labelled=False)
+    yield from render_prompts(bound, queries, show, k, chat=chat)
 
 
 def iterate_pairs(task: Task | Mixture | str | Path, template: Templates = None, **settings: Any) -> Rows:
@@ -136,9 +140,9 @@ def build_prompts(
     `promptkit.order.ORDERS` or the number of a permutation), `seed` and `order_seed` (as `seed` unless
     given), `split` ("test") of the queries, `pool_split` ("train") of the demonstrations, `limit`
     queries and `train_limit` pool records after a shuffle by `seed`, `data` (local files in place of
-    the task's source), `chat` (adds `messages`), `embed` and `probabilities` (what a selection may ask
-    a model, see `promptkit.select.Selector`). With `streaming` the rows are rendered as they are read
-    and nothing is kept.
+    the task's source; one file is cut in two, and is the whole of a split that is named), `chat` (adds
+    `messages`), `embed` and `probabilities` (what a selection may ask a model, see
+    `promptkit.select.Selector`). With `streaming` the rows are rendered as they are read and nothing is kept.
 
     Columns: id, prompt, choices, label (index, or text where the answer is free), demonstration_ids,
     template, template_hash, task; messages with `chat`; generation {stop, max_tokens, answer} where the
@@ -163,12 +167,14 @@ def build_pairs(
     `task` may be a mixture, or the path of its TOML file, which names its templates itself; else `template` is one or
     several templates or their names (every record in each of them), or name -> weight (one drawn for every row).
 
-    Keyword arguments: `split` ("train"), `limit` records after a shuffle by `seed` (0), `data` (local
-    files in place of the task's source), `chat` (adds `messages`); `epochs` (1), `per_record` templates drawn for a
-    record, `k` demonstrations or several numbers of them, their `selection`, `order` and `train_limit`, `labels`
-    (wordings: "own", words, "swapped", "random", one or several, or name -> weight), `balance`, `copies` ("keep",
-    "near", "exact"), `hold_out`: see docs/building.md. With a mixture, those of `promptkit.sets.Mixture` in place of
-    what its file says. With `streaming` nothing is kept, and the rows can be rendered by `num_shards` workers.
+    Keyword arguments: `split` ("train"), `limit` records after a shuffle by `seed` (0), `data` (local files in place of
+    the task's source; one file is cut in two, and is the whole of a split that is named), `chat` (adds `messages`);
+    `epochs` (1), `per_record` templates drawn for a record, `k` demonstrations or several numbers of them, their
+    `selection`, `order` and `train_limit`, `labels` (wordings: "own", words, "swapped", "random", one or several, or
+    name -> weight), `balance`, `hold_out`, `copies` ("near", "exact", "keep": what is left out; "keep" where nothing is
+    given but one template, `split`, `limit`, `seed`, `data` and `chat`, else "near"): see docs/building.md. With a
+    mixture, those of `promptkit.sets.Mixture` in place of what its file says. With `streaming` nothing is kept, and the
+    rows can be rendered by `num_shards` workers.
 
     Columns: id, prompt, completion (rationale, if the template has one, and target), label, choices (empty
     where the answer is free), demonstration_ids, template, template_hash, task, task_hash; messages with `chat`; epoch,
@@ -191,10 +197,15 @@ def build_pairs(
     return datasets.IterableDataset.from_generator(render, gen_kwargs={"shares": list(range(num_shards))})
 
 
-def _plain_tables(task: object, template: object, settings: Mapping[str, Any]) -> Iterator[pyarrow.Table] | None:
-    """Return the pairs in batches where no more is asked for than one split in one template, else None."""
-    plain = settings.keys() <= {"split", "limit", "seed", "data", "chat"}
-    if plain and isinstance(task, Task | str) and isinstance(template, Template | str):
+def is_plain(template: object, settings: Mapping[str, Any]) -> bool:
+    """Whether no more is asked for than one split in one template: its rows are those of the data, none left out."""
+    whole = not is_cut(settings.get("data"), settings.get("split"))
+    return isinstance(template, Template | str) and settings.keys() <= PLAIN and whole
+
+
+def _plain_tables(task: object, template: Any, settings: Mapping[str, Any]) -> Iterator[pyarrow.Table] | None:
+    """Return the pairs in batches where they are plain, else None."""
+    if isinstance(task, Task | str) and is_plain(template, settings):
         return _pair_tables(task, template, **settings)
     return None
 
@@ -205,9 +216,14 @@ def _bind(task: Task | str, template: Template | str) -> tuple[Task, BoundTempla
     return task, template.bind(task)
 
 
-def _queries(
-    task: Task, split: str, limit: int | None, seed: int, data: str | Path | None, *, labelled: bool
+def _take(
+    task: Task, split: str | None, usual: str, limit: int | None, seed: int, data: str | Path | None, *, labelled: bool
 ) -> Iterable[Record]:
+    """Return the records of a split, `usual` where none is named; of one file for all splits its half then."""
+    if data is not None and is_cut(data, split):
+        half = iterate_half(task, data, tested=usual == "test", seed=seed, labelled=labelled)
+        return half if limit is None else sample_records(half, check_limit(limit), seed=seed)
+    split = split or usual
     if limit is None:
         return _some(iterate_records(task, split, data=data, labelled=labelled), task, split)
     return load_records(task, split, data=data, limit=limit, seed=seed, labelled=labelled)
@@ -226,14 +242,14 @@ def _pair_tables(
     task: Task | str,
     template: Template | str,
     *,
-    split: str = "train",
+    split: str | None = None,
     limit: int | None = None,
     seed: int = 0,
     data: str | Path | None = None,
     chat: bool = False,
 ) -> Iterator[pyarrow.Table]:
     task, bound = _bind(task, template)
-    records = iter(_queries(task, split, limit, seed, data, labelled=True))
+    records = iter(_take(task, split, "train", limit, seed, data, labelled=True))
     while True:
         with _collector_paused():
             batch = list(itertools.islice(records, BATCH_ROWS))

@@ -22,7 +22,11 @@ from promptkit.task import SPLITS, Column, Task
 
 #: Endings of local files, in the order in which they are looked for.
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+#: What local files of a split are called beside its own name.
+_SPELLINGS = {"validation": ("dev", "valid", "val")}
 Row = Mapping[str, Any]
+#: Whole numbers up to this one are floats without a loss; readers make floats of integers beyond 64 bits.
+_EXACT = 2**53
 
 
 def load_records(
@@ -39,13 +43,20 @@ def load_records(
     With `limit`, the records are the first `limit` of the split after a shuffle that depends on
     `seed` and the record ids alone, so that a smaller limit is a prefix of a larger one.
 
-    Raises DataError for an empty split and for everything that `iterate_records` raises.
+    Raises DataError for a limit below 1, for an empty split and for everything that `iterate_records` raises.
     """
     records: Iterable[Record] = iterate_records(task, split, data=data, labelled=labelled)
-    kept = list(records) if limit is None else sample_records(records, limit, seed=seed)
+    kept = list(records) if limit is None else sample_records(records, check_limit(limit), seed=seed)
     if not kept:
         raise DataError(f"split {split!r} of task {task.name!r} has no records ({describe_source(task, split, data)})")
     return kept
+
+
+def check_limit(limit: int) -> int:
+    """Return the limit; raises DataError where it is below 1."""
+    if limit < 1:
+        raise DataError(f"limit is {limit}; a whole number from 1 is expected, or none for all records")
+    return limit
 
 
 def sample_records(records: Iterable[Record], count: int, *, seed: int) -> list[Record]:
@@ -64,19 +75,25 @@ def iterate_records(
     """Yield the records of one split, one at a time, so that a split may be larger than memory.
 
     `data` is a folder with one file per split, or one file, and replaces the task's own source. A
-    record's id is its `id` column or, without one, `split-position`. With `labelled` false, records
-    may lack their label.
+    record's id is its `id` column or, where that is missing or null, `split-position`; of one file
+    `test-position`, whatever the split: it is the same record. With `labelled` false, records may lack
+    their label.
 
     Raises DataError, with file and line, for a line that cannot be read, a column that is missing, a
     label that is not the task's, and a value that is null.
     """
-    read = _Reader(task, split, labelled)
+    read = _Reader(task, "test" if is_one_file(data) else split, labelled)
     source = _open_source(task, split, data)
     for position, (number, row) in enumerate(source.rows):
         try:
             yield read(row, position)
         except DataError as error:
             raise DataError(f"{source.place(number)}: {error}") from error
+
+
+def is_one_file(data: str | Path | None) -> bool:
+    """Return whether local data are one file for all splits."""
+    return data is not None and Path(data).is_file()
 
 
 def count_records(task: Task, split: str, data: str | Path | None = None) -> int | None:
@@ -129,7 +146,7 @@ class _Reader:
             except (KeyError, TypeError):
                 return self._read(row, position)
             if None not in fields.values():
-                return Record(str(row["id"]) if "id" in row else f"{self.split}-{position}", fields, label)
+                return Record(self._name(row.get("id"), position), fields, label)
         return self._read(row, position)
 
     def _read(self, row: Row, position: int) -> Record:
@@ -153,7 +170,14 @@ class _Reader:
     def _id(self, row: Row, position: int) -> str:
         column = self.task.fields.get("id")
         value = self._value(column, row, "id") if column else row.get("id")
-        return f"{self.split}-{position}" if value is None else str(value)
+        return self._name(value, position)
+
+    def _name(self, value: Any, position: int) -> str:
+        if value is None:
+            return f"{self.split}-{position}"
+        if isinstance(value, float) and abs(value) > _EXACT:
+            raise DataError(f"id {value!r} is a number too large to be read exactly; write ids as text, in quotes")
+        return str(value)
 
     def _rationale(self, row: Row) -> str | None:
         column = self.task.fields.get("rationale")
@@ -302,9 +326,11 @@ def _local_file(task: Task, split: str, data: Path) -> Path:
 
 
 def _split_names(task: Task, split: str) -> list[str]:
-    """Return what else a local file of this split may be called: the hub's name, if it is no split's own."""
-    name = getattr(task.data, split)
-    return [name] if isinstance(name, str) and name not in SPLITS else []
+    """Return what else a local file of this split may be called: the hub's name or a usual one, if no other split's."""
+    own = getattr(task.data, split)
+    others = [getattr(task.data, other) for other in SPLITS if other != split]
+    usual = [name for name in _SPELLINGS.get(split, ()) if name not in others]
+    return [own, *usual] if isinstance(own, str) and own not in SPLITS else usual
 
 
 def has_split(task: Task, split: str, data: str | Path | None = None) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from promptkit.data import has_split, load_records, sample_records
+from promptkit.data import has_split, hash_order, is_one_file, iterate_records, load_records, sample_records
 from promptkit.errors import DataError
 from promptkit.record import Record
 from promptkit.task import Task
@@ -49,7 +50,7 @@ def load_splits(
     """
     if not pool:
         return Splits(tuple(load_records(task, split, data=data, limit=limit, seed=seed)), (), ())
-    if data is not None and Path(data).is_file():
+    if data is not None and is_one_file(data):
         test, train, notes = _cut_file(task, data, limit, seed)
     else:
         if split == "train":
@@ -60,7 +61,7 @@ def load_splits(
     kept = [record for record in train if _content(record) not in tested]
     if len(kept) < len(train):
         notes.append(f"{len(train) - len(kept)} training records that are also test records were left out")
-    own_split = split != "validation" and not (data is not None and Path(data).is_file())
+    own_split = split != "validation" and not is_one_file(data)
     validation, rows = split_validation(task, kept, data=data, limit=train_limit, seed=seed, own_split=own_split)
     validation = [record for record in validation if _content(record) not in tested]
     if not rows:
@@ -97,13 +98,40 @@ def _cut_file(
     task: Task, data: str | Path, limit: int | None, seed: int
 ) -> tuple[list[Record], list[Record], list[str]]:
     records = load_records(task, "test", data=data)
-    half = len(records) // 2
-    if half == 0:
-        raise DataError(f"{data}: one record cannot be both tested on and learned from; give a folder with two files")
+    half = halve(len(records), data)
     shuffled = sample_records(records, len(records), seed=seed)
     count = half if limit is None else min(limit, half)
     note = f"{data} is one file: {count} records were set aside for the test, {len(records) - count} for training"
     return shuffled[:count], shuffled[count:], [note]
+
+
+def is_cut(data: str | Path | None, split: str | None) -> bool:
+    """Return whether records are one half of a file: it is all splits, and none was named, which would be all of it."""
+    return split is None and is_one_file(data)
+
+
+def halve(count: int, data: str | Path) -> int:
+    """Return how many of `count` records of one file are for the test, the first after a shuffle; the rest is learned.
+
+    Raises DataError for a file that has too few.
+    """
+    if count < 2:
+        raise DataError(f"{data}: one record cannot be both tested on and learned from; give a folder with two files")
+    return count // 2
+
+
+def iterate_half(
+    task: Task, data: str | Path, *, tested: bool, seed: int = 0, labelled: bool = True
+) -> Iterator[Record]:
+    """Yield the records of one file that are tested on, or those that are not, in the file's order.
+
+    The half is the one that a comparison under the same seed tests on at most. The file is read twice; a hash of each
+    record is kept.
+    """
+    places = [hash_order(seed, record.id) for record in iterate_records(task, "test", data=data, labelled=labelled)]
+    first = set(sorted(range(len(places)), key=places.__getitem__)[: halve(len(places), data)])
+    chosen = ((place in first) == tested for place in range(len(places)))
+    return itertools.compress(iterate_records(task, "test", data=data, labelled=labelled), chosen)
 
 
 def _content(record: Record) -> str:

@@ -34,6 +34,11 @@ def clean(found: list[Record], *, near: bool) -> Findings:
         ("tabs\tand\n lines", "tabs and lines"),
         ("ｆｕｌｌ", "full"),
         ("zero\u200bwidth", "zerowidth"),
+        ("it 's hers , can not be", "it’s hers, cannot be"),
+        ("g . i . jane", "G.I. Jane"),
+        ("a well - known one", "a well-known one"),
+        ("either\\/or", "either / or"),
+        ("50 % of C #", "50% of C#"),
     ],
 )
 def test_case_spaces_and_punctuation_do_not_count(one: str, other: str) -> None:
@@ -52,6 +57,12 @@ def test_case_spaces_and_punctuation_do_not_count(one: str, other: str) -> None:
         ("$5", "5"),
         ("loved it 😀", "loved it 😡"),
         ("x < y", "x > y"),
+        ("5 - x", "5x"),
+        ("a * b", "a / b"),
+        ("50% of 20", "50 of 20"),
+        ("in C#", "in C"),
+        ("now here", "nowhere"),
+        ("they're", "they re-read"),
     ],
 )
 def test_what_makes_another_question_counts(one: str, other: str) -> None:
@@ -62,6 +73,17 @@ def test_what_makes_another_question_counts(one: str, other: str) -> None:
 def test_texts_of_punctuation_alone_are_not_all_the_same() -> None:
     """Where nothing is left of a text, it is compared as it stands."""
     assert clean(records(["!", "?", "!"]), near=True).count() == {"a copy of another record": 1}
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_the_borders_of_fields_count(near: bool) -> None:
+    """The same words that are parted otherwise among two fields, or among the texts of a list, are another record."""
+    pairs = [("He left.", "Early today he slept."), ("He left. Early", "today he slept."), ("He left.\nEarly", "today")]
+    found = [Record(str(place), {"first": one, "second": other}, 0) for place, (one, other) in enumerate(pairs)]
+    found += [Record(f"l{place}", {"texts": texts}, 0) for place, texts in enumerate([["a b", "c"], ["a", "b c"]])]
+    assert clean(found, near=near).count() == {}
+    again = Record("again", {"first": "he left", "second": "EARLY today , he slept"}, 0)
+    assert len(clean([*found, again], near=True).count()) == 1
 
 
 def test_exact_leaves_near_copies() -> None:

@@ -8,6 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+import promptkit as pk
 from promptkit.data import has_split, iterate_records, load_records
 from promptkit.errors import DataError
 from promptkit.task import load_task
@@ -95,6 +96,37 @@ def test_validation_file_never_serves_as_the_test(project: Project) -> None:
     (project.root / "data/test.jsonl").rename(project.root / "data/validation.jsonl")
     with pytest.raises(DataError, match="no file for the split 'test'"):
         load_records(load_task("films"), "test", data="data")
+
+
+@pytest.mark.parametrize("name", ["dev", "valid", "val"])
+def test_usual_names_of_the_validation_split_are_known(project: Project, name: str) -> None:
+    """dev.jsonl, valid.jsonl and val.jsonl are the validation split, unless another split bears that name."""
+    project.write(f"data/{name}.jsonl", '{"sentence": "set apart", "label": 1}\n')
+    (record,) = load_records(load_task("films"), "validation", data="data")
+    assert record.fields == {"text": "set apart"}
+    task = (project.root / "tasks/films.toml").read_text().replace('test = "validation"', f'test = "{name}"')
+    project.write("tasks/films.toml", task)
+    assert not has_split(load_task("films"), "validation", "data")
+
+
+def test_records_without_an_id_are_named_by_their_place(project: Project) -> None:
+    """A null id is none, for every kind of task; a number that JSON readers round is refused, not rounded."""
+    project.write(
+        "rows.jsonl", '{"sentence": "one", "label": 1, "id": null}\n{"sentence": "two", "label": 1, "id": 7}\n'
+    )
+    found = load_records(load_task("films"), "train", data="rows.jsonl")
+    assert [record.id for record in found] == ["test-0", "7"]
+    project.write("data/train.jsonl", '{"sentence": "one", "label": 1, "id": null}\n')
+    assert load_records(load_task("films"), "train", data="data")[0].id == "train-0"
+    project.write("rows.jsonl", '{"sentence": "one", "label": 1, "id": 18446744073709551617}\n')
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: id 1\.8446744073709552e\+19 is a number too large"):
+        load_records(load_task("films"), "train", data="rows.jsonl")
+
+
+def test_a_limit_below_one_is_named(project: Project) -> None:
+    """The limit is what is wrong, not the data."""
+    with pytest.raises(DataError, match="limit is -1; a whole number from 1 is expected"):
+        pk.build_pairs("films", "films/plain", data="data", limit=-1)
 
 
 def test_limit_is_a_prefix_of_a_seeded_shuffle(project: Project) -> None:

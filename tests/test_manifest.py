@@ -99,6 +99,40 @@ def test_a_set_is_built_again_to_the_byte(mixed: Project, ending: str) -> None:
     assert Path(f"set.{ending}").read_bytes() == Path(f"again/third.{ending}").read_bytes()
 
 
+def test_the_report_says_which_part_has_nothing_to_compare_with(mixed: Project) -> None:
+    """A part without a validation or test split of its own has that in its line, whatever the other parts have."""
+    Path("songs/test.jsonl").unlink()
+    films, songs = run("build", "mixture.toml", "--out", "set.jsonl").stderr.splitlines()[:2]
+    assert "no validation or test split to compare with" not in films
+    assert "no validation or test split to compare with" in songs
+
+
+def test_the_report_says_that_one_file_was_cut(mixed: Project) -> None:
+    """Prompts and pairs of one file share no record; each says which half it is, and the manifest makes it again."""
+    mixed.write("all.jsonl", lines(0, 20))
+    given = ["build", "films", "--data", "all.jsonl", "--out"]
+    assert "all.jsonl is one file: prompts are made of the half" in run(*given, "prompts.jsonl").stderr
+    assert "10 set aside for the test, as this is one file" in run(*given, "pairs.jsonl", "--as", "pairs").stderr
+    made = [
+        {json.loads(line)["id"] for line in Path(f"{name}.jsonl").read_text().splitlines()}
+        for name in ("prompts", "pairs")
+    ]
+    assert (len(made[0]), len(made[1]), len(made[0] | made[1])) == (10, 10, 20)
+    run("build", "pairs.manifest.json", "--out", "copy.jsonl")
+    assert Path("copy.jsonl").read_bytes() == Path("pairs.jsonl").read_bytes()
+
+
+def test_ids_that_repeat_are_counted(mixed: Project) -> None:
+    """Records of one id have the same draws: the report warns of them, and the manifest counts them."""
+    mixed.write(
+        "songs/train.jsonl", "".join(line.replace("{", '{"id": 5, ', 1) for line in lines(0, 3).splitlines(True))
+    )
+    result = run("build", "mixture.toml", "--out", "set.jsonl")
+    assert "warning: 2 have the id of another record" in result.stderr
+    said = json.loads(Path("set.manifest.json").read_bytes())["tasks"]
+    assert (said["songs"]["data"]["repeated_ids"], said["films"]["data"]["repeated_ids"]) == (2, 0)
+
+
 def test_one_tasks_pairs_have_a_manifest_too(mixed: Project) -> None:
     """Options of the command line are kept in it; data that were moved are found by --data."""
     options = ["--template", "plain=1", "--template", "terse=3", "--epochs", "3", "--seed", "5", "--balance", "-k", "1"]

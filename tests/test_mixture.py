@@ -63,6 +63,11 @@ def test_tasks_and_mixtures_are_told_apart_by_content(project: Project) -> None:
         (FILE.replace("plain = 2", "plain = 0"), r"tasks\.films\.templates\.plain: found 0\b.*greater than 0"),
         (FILE.replace("[0, 4]", "[-1]"), r"tasks\.again\.shots\.0: found -1"),
         ("[tasks]\n", r"tasks: "),
+        (
+            "temperature = 2\n[tasks.films]\n",
+            r"mixture\.toml: temperature shares records out among several tasks, and there is one",
+        ),
+        (FILE.replace('"own", "zip,nop"', '"own=2", "own=3"'), r"tasks\.films\.labels: .*'own' is named twice"),
         ("tasks = 3\n", r"tasks: found 3"),
         ("limit = \n", r"mixture\.toml: .*line 1"),
     ],
@@ -90,16 +95,19 @@ def test_shares_follow_temperature_caps_and_weights() -> None:
         parts = {str(place): {"task": "films", "weight": weight} for place, weight in enumerate(weights)}
         return share_records(counts, make_mixture({"tasks": parts, **settings}, "here"))
 
-    assert shares([100, 400, 900]) == [100, 400, 900]
-    assert shares([100, 400, 900], temperature=2) == pytest.approx([10, 20, 30])
-    assert shares([100, 400, 900], cap=400, temperature=2) == pytest.approx([10, 20, 20])
-    assert shares([100, 400, 900], weights=(3, 1, 1)) == [300, 400, 900]
+    assert shares([100, 400, 900]) == pytest.approx([1 / 9, 4 / 9, 1])
+    assert shares([100, 400, 900], temperature=2) == pytest.approx([1 / 3, 2 / 3, 1])
+    assert shares([100, 400, 900], cap=400, temperature=2) == pytest.approx([1 / 2, 1, 1])
+    assert shares([100, 400, 900], weights=(3, 1, 1)) == pytest.approx([3 / 9, 4 / 9, 1])
+    assert shares([100, 400, 900], temperature=0.001) == pytest.approx([0, 0, 1])
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=5))
 def test_whole_shares_are_dealt_exactly(counts: list[int]) -> None:
     """As many turns as records give every part as many turns as it has records."""
-    dealt = Counter(itertools.islice(deal_parts([float(count) for count in counts]), sum(counts)))
+    parts = {str(place): {"task": "films"} for place in range(len(counts))}
+    shares = share_records(counts, make_mixture({"tasks": parts}, "here"))
+    dealt = Counter(itertools.islice(deal_parts(shares), sum(counts)))
     assert [dealt[place] for place in range(len(counts))] == counts
 
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import promptkit as pk
 from promptkit.build import iterate_pairs
 from promptkit.errors import DataError, SelectionError, TemplateError
 from promptkit.sets import TrainingSet, make_mixture, make_set
+from promptkit.splits import load_splits
+from promptkit.task import load_task
 from tests.conftest import TEMPLATE, Project
 
 WORDS = ["soup", "film", "bread", "song", "chair", "lamp", "river", "stone", "cloud", "button", "garden", "winter"]
@@ -162,6 +165,18 @@ def test_nothing_that_is_tested_is_trained_on(sets: Project) -> None:
     assert {name for names in removed.values() for name in names} >= {"c0", "c1"}
 
 
+def test_nothing_but_plain_pairs_keeps_what_is_tested(sets: Project) -> None:
+    """Any setting of a training set leaves out copies and what is tested on, and so does a second template; one split
+    in one template is written as it is, for any number of workers."""
+    sets.write("data/train.jsonl", lines(range(60)) + lines([200, 5]))
+    for setting in ({"epochs": 1}, {"hold_out": 10}, {"k": 1}, {"labels": "swapped"}, {"per_record": 1}):
+        assert len(pk.build_pairs("films", "films/plain", data="data", **setting)) == 60 - setting.get("hold_out", 0)
+    assert len(pk.build_pairs("films", ["films/plain"], data="data")) == 60
+    assert len(pk.build_pairs("films", "films/plain", data="data")) == 62
+    stream = pk.build_pairs("films", "films/plain", data="data", streaming=True, num_shards=2)
+    assert len(list(stream)) == 62
+
+
 def test_held_out_records_are_validation(sets: Project) -> None:
     """What is held out is the validation set; both parts make up the whole, and more held out holds the same too."""
     Path("data/validation.jsonl").unlink()
@@ -186,9 +201,43 @@ def test_demonstrations_are_drawn_for_every_row(sets: Project) -> None:
     assert [row["demonstration_ids"] for row in few] == [row["demonstration_ids"][:2] for row in rows]
     assert all(row["prompt"].count("Text: ") == 5 for row in rows)
     assert len(build(k=(0, 1, 2))) == 180
+    turned = [row["demonstration_ids"][::-1] for row in few]
+    assert [row["demonstration_ids"] for row in build(k=2, epochs=2, order=1)] == turned
     assert len({tuple(row["demonstration_ids"]) for row in build(k=2, selection="pinned:r1,r2", limit=9)}) <= 3
     with pytest.raises(SelectionError, match="k=70 demonstrations were asked for"):
         build(k=70, selection="random")
+
+
+def test_one_file_is_cut_as_a_comparison_cuts_it(sets: Project) -> None:
+    """Prompts are of the half that a comparison tests on, pairs and demonstrations of the other, without its copies."""
+    sets.write("all.jsonl", lines(range(60)) + lines(range(20)).replace('"r', '"copy'))
+    there = load_splits(load_task("films"), data="all.jsonl")
+    prompts = pk.build_prompts("films", "films/plain", data="all.jsonl", k=2)
+    tested = {record.id for record in there.test}
+    assert set(prompts["id"]) == tested
+    assert len(prompts) == 40
+    assert not {name for names in prompts["demonstration_ids"] for name in names} & tested
+    for pairs in (pk.build_pairs("films", "films/plain", data="all.jsonl"), build(data="all.jsonl", k=(0, 1))):
+        trained = {row["id"] for row in pairs}
+        assert not trained & tested
+        numbers = [{int(name.strip("copyr")) for name in names} for names in (trained, tested)]
+        assert len(numbers[0]) == len(trained)
+        assert not numbers[0] & numbers[1]
+        assert numbers[0] | numbers[1] == set(range(60))
+    few = pk.build_prompts("films", "films/plain", data="all.jsonl", limit=5)
+    assert set(few["id"]) == {record.id for record in load_splits(load_task("films"), data="all.jsonl", limit=5).test}
+
+
+def test_one_file_is_all_of_a_split_that_is_named(sets: Project) -> None:
+    """`train` makes pairs of the whole file, `test` prompts; what is held out is of the half that is trained on."""
+    sets.write("all.jsonl", re.sub(r'"id": "r[0-9]+", ', "", lines(range(60))))
+    assert len(pk.build_pairs("films", "films/plain", data="all.jsonl", split="train")) == 60
+    assert len(pk.build_prompts("films", "films/plain", data="all.jsonl", split="test")) == 60
+    train, held = (set(ids(build(data="all.jsonl", hold_out=10, **way))) for way in ({}, {"split": "validation"}))
+    tested = set(pk.build_prompts("films", "films/plain", data="all.jsonl")["id"])
+    assert (len(train), len(held), len(tested)) == (20, 10, 30)
+    assert len(train | held | tested) == 60
+    assert held == set(ids(build(data="all.jsonl", hold_out=10, split="train"))) ^ {f"test-{n}" for n in range(60)}
 
 
 def test_the_pool_holds_nothing_that_is_tested(sets: Project) -> None:
@@ -245,6 +294,15 @@ def test_a_mixture_holds_every_task_by_its_share(two: Project) -> None:
     assert halves == [50, 50]
 
 
+def test_records_that_come_again_are_counted_in_a_mixture_of_one(sets: Project) -> None:
+    """Where one task has fewer records than the limit, the column `repeat` tells its rows apart."""
+    parts = {"films": {"data": "data", "balance": True, "limit": 10}}
+    rows = list(TrainingSet(make_mixture({"tasks": parts, "limit": 30}, "here")).rows())
+    assert Counter(Counter(row["id"] for row in rows).values()) == {3: 10}
+    assert len({(row["id"], row["repeat"]) for row in rows}) == 30
+    assert "repeat" not in next(TrainingSet(make_mixture({"tasks": parts, "limit": 10}, "here")).rows())
+
+
 def test_a_smaller_mixture_is_the_beginning_of_a_larger_one(two: Project) -> None:
     """Limits of a mixture are nested, whatever its shares."""
     large = list(mixture(limit=150, temperature=3).rows())
@@ -265,6 +323,43 @@ def test_what_one_task_tests_another_does_not_train(two: Project) -> None:
     two.write("tasks/songs.toml", Path("tasks/films.toml").read_text().replace('"positive"]', '"positive", "mixed"]'))
     two.write("templates/films/plain.jinja", TEMPLATE)
     assert "a copy of another record" not in mixture().stocks["songs"].findings.count()
+
+
+def test_every_test_split_counts_where_parts_share_a_task(two: Project) -> None:
+    """Two parts of one task on different data are kept apart from the tests of both, each named by its part."""
+    two.write("other/train.jsonl", lines([*range(500, 510), 200]))
+    two.write("other/test.jsonl", lines([3]))
+    parts = {"films": {"data": "data"}, "other": {"task": "films", "data": "other"}}
+    made = TrainingSet(make_mixture({"tasks": parts}, "here"))
+    assert made.stocks["films"].findings.count() == {"in the test split of other": 1}
+    assert made.stocks["other"].findings.count() == {"in the test split of films": 1}
+    assert set(made.stocks["other"].tested) == {
+        "the validation split of films",
+        "the test split of films",
+        "the test split of other",
+    }
+
+
+def test_one_folder_is_one_source_however_it_is_spelled(two: Project) -> None:
+    """Parts share their records, and leave none of them out as copies, where their paths lead to the same place."""
+    parts = {"films": {"data": "data"}, "again": {"task": "films", "data": "songs/../data"}}
+    made = TrainingSet(make_mixture({"tasks": parts}, "here"))
+    assert made.counts == {"films": 60, "again": 60}
+
+
+def test_what_one_task_holds_out_another_does_not_train(two: Project) -> None:
+    """No training record of any task is a copy of a held-out one, though the tasks ask different things of it."""
+    two.write("tasks/songs.toml", Path("tasks/films.toml").read_text().replace('"positive"]', '"positive", "mixed"]'))
+    two.write("songs/train.jsonl", lines(range(60)).replace("the ", "The ").replace('"r', '"s'))
+    train = list(mixture(hold_out=20).rows())
+    held = list(mixture(hold_out=20, split="validation").rows())
+    texts = [{row["id"][1:] for row in rows} for rows in (train, held)]
+    assert Counter(row["task"] for row in held) == {"films": 20, "songs": 20}
+    assert not texts[0] & texts[1]
+    assert texts[0] | texts[1] == set(map(str, range(60)))
+    counts = mixture(hold_out=20).stocks["songs"].findings.count()
+    assert counts["nearly in the held-out records of films"] > 0
+    assert counts["held out for validation"] == 20
 
 
 def test_free_answers_and_labels_share_a_column(two: Project) -> None:

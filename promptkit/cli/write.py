@@ -64,7 +64,7 @@ _LEAVING_OUT = (
 @combine(DATA)
 @shots(0)
 @combine(*_MIXING, SELECTION, ORDER, SEED)
-@click.option("--split", help="Default: test for prompts, train for pairs.")
+@click.option("--split", help="Default: test for prompts, train for pairs. Of one file, all of it.")
 @positive("--limit", "Records after a seeded shuffle; of a mixture, in one epoch. Default: all.")
 @positive("--train-limit", "Pool for demonstrations after a seeded shuffle. Default: all.")
 @combine(*_LEAVING_OUT, EXPORT, JSON)

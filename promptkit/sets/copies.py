@@ -10,30 +10,51 @@ import hashlib
 import unicodedata
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import regex
 
 from promptkit.data import hash_order
 from promptkit.record import Record
-from promptkit.select.pool import record_text
+from promptkit.select.pool import record_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Punctuation, but for marks that make a number another one (-5, 1.5, 2 / 3), and spaces, but for those between digits.
-_UNSEEN = regex.compile(r"\p{P}(?! ?\d)|\p{C}| (?!\d)|(?<!\d) ")
+#: Where a tokenizer tears words apart: it 's, did n't, can not, u . s .; and what it puts before a slash: \\/.
+_TORN = regex.compile(
+    r" (?=(?:['’](?:s|re|ve|ll|d|m|t)|n['’]t)\b)|(?<=\bcan) (?=not\b)|(?<=\b\p{L}) ?\. ?(?=\p{L}\b)|\\(?=[/*])"
+)
+#: What is dropped within a word: it's, U.S., zero-width characters.
+_WITHIN = regex.compile(r"['’]|(?<![. ])\.(?=\p{L})|\p{Cf}")
+#: Punctuation but for marks with a meaning: of computing, of numbers (-5, 1.5, 2 / 3), and the minus of 5 - x and a-b.
+_UNSEEN = regex.compile(
+    r"[\p{P}\p{C}](?! ?\d)(?<![*/%#&@\\])(?<!\b(?:\p{L}|\d+) ?\p{Pd}(?= ?(?:\p{L}|\d+)\b))",
+)
+#: Spaces that do not part two words or numbers.
+_BESIDE = regex.compile(r"(?<!\w) | (?!\w)")
 _UNLABELLED = 2**64 - 1
 
 
 def normalize_text(text: str) -> str:
-    """Return what near copies share: no case, no spaces, no punctuation; marks before a digit and symbols stay."""
-    return _UNSEEN.sub("", " ".join(unicodedata.normalize("NFKC", text).casefold().split()))
+    """Return what near copies share: words in lower case, parted by single spaces, and marks that carry meaning.
+
+    Quotes, brackets, commas, hyphens and what ends a sentence are dropped; symbols, marks of computing and those of
+    numbers stay.
+    """
+    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    text = _WITHIN.sub("", _TORN.sub("", text))
+    return _BESIDE.sub("", " ".join(_UNSEEN.sub(" ", text).split()))
 
 
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8])
+
+
+def _hash_all(texts: Sequence[str]) -> int:
+    """Return one hash of several texts, which says where each ends."""
+    return _hash(texts[0] if len(texts) == 1 else repr(texts))
 
 
 @dataclass(frozen=True)
@@ -41,7 +62,7 @@ class Survey:
     """What is kept of N records, as unsigned 64-bit numbers [N] each.
 
     `ranks` order the records after a shuffle by the seed. `exact` and `near` are equal where what is asked is, to the
-    byte or but for case, spaces and punctuation; `answers` where the answer is (a fixed label is its index).
+    byte or as `normalize_text` says, field by field; `answers` where the answer is (a fixed label is its index).
     """
 
     ranks: NDArray[Any]
@@ -49,6 +70,18 @@ class Survey:
     near: NDArray[Any]
     answers: NDArray[Any]
     digest: str = ""
+
+    @property
+    def repeated_ids(self) -> int:
+        """How many records have an id that one before them has, and with it the same draws."""
+        import numpy
+
+        return len(self.ranks) - len(numpy.unique(self.ranks))
+
+    def at(self, places: NDArray[Any]) -> Survey:
+        """Return what is kept of the records at these places; `digest` stays that of all."""
+        columns = ("ranks", "exact", "near", "answers")
+        return replace(self, **{name: getattr(self, name)[places] for name in columns if len(getattr(self, name))})
 
 
 def survey_records(records: Iterable[Record], *, seed: int, keys: bool = True) -> Survey:
@@ -63,10 +96,9 @@ def survey_records(records: Iterable[Record], *, seed: int, keys: bool = True) -
         ranks.append(int.from_bytes(hash_order(seed, record.id)[:8]))
         answers.append(_answer(record))
         if keys:
-            text = record_text(record)
-            exact.append(_hash(text))
-            plain = normalize_text(text)
-            near.append(_hash(plain) if plain else exact[-1])
+            texts = record_texts(record)
+            exact.append(_hash_all(texts))
+            near.append(_hash_all([normalize_text(text) or text for text in texts]))
     columns = {"ranks": ranks, "exact": exact, "near": near, "answers": answers}
     read = {name: numpy.frombuffer(numbers, dtype=numpy.uint64) for name, numbers in columns.items()}
     return Survey(**read, digest=digest.hexdigest())

@@ -123,6 +123,7 @@ def _describe_data(stock: Stock) -> dict[str, Any]:
         "split": stock.split,
         "source": stock.place,
         "records": len(findings.codes),
+        "repeated_ids": stock.survey.repeated_ids,
         "sha256": stock.survey.digest,
         "kept": int(findings.kept.sum()),
         "removed": findings.count(),

@@ -22,13 +22,22 @@ Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 def _as_weights(value: object) -> object:
     """Names with weights as they are; one name, or a list of them, without weights."""
     names = [value] if isinstance(value, str) else value
-    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
-        return dict(parse_weight(name) for name in names)
-    return value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return value
+    weights: dict[str, float | None] = {}
+    for name, weight in map(parse_weight, names):
+        if name in weights:
+            raise ValueError(f"{name!r} is named twice; name each once, with one weight")
+        weights[name] = weight
+    return weights
 
 
 def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, int) else value
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def parse_weight(text: str) -> tuple[str, float | None]:
@@ -58,7 +67,7 @@ class Part(BaseModel):
     per_record: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
     shots: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0,)
     selection: str | None = None
-    order: str = "given"
+    order: Annotated[str, BeforeValidator(_as_text)] = "given"
     train_limit: Annotated[int, Field(ge=1)] | None = None
     labels: Annotated[Weights, Field(min_length=1)] = Field(default={OWN: None})
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -81,12 +90,13 @@ class Mixture(BaseModel):
     of `epochs` holds the same records and draws templates, demonstrations and words anew. `copies`: records that
     equal one of a test or validation split of any of the tasks, or another record, are removed; `near` also where
     they differ in case, spaces and punctuation only; `keep` removes none. `hold_out` records of each training
-    split are set apart for validation.
+    split are set apart for validation. `split` is the training split, and of one file for all splits the half that is
+    not tested on; a split that is named is the whole of such a file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     tasks: dict[str, Part] = Field(min_length=1)
-    split: str = "train"
+    split: str | None = None
     temperature: Weight = 1.0
     cap: Annotated[int, Field(ge=1)] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -106,6 +116,12 @@ class Mixture(BaseModel):
             }
             return {**given, "tasks": named}
         return given
+
+    @model_validator(mode="after")
+    def _shares_out(self) -> Mixture:
+        if self.temperature != 1 and len(self.tasks) == 1:
+            raise ValueError("temperature shares records out among several tasks, and there is one; leave it out")
+        return self
 
     def at(self, data: str) -> Mixture:
         """Return the mixture with its data elsewhere: those of a single task at `data`, of several at `data`/NAME."""
@@ -172,15 +188,19 @@ def _explain(error: ValidationError) -> str:
         message = f"unknown setting; allowed: {', '.join(allowed)}.{nearest(keys[-1], allowed)}"
     elif "input" in first and not isinstance(first["input"], Mapping):
         message = f"found {first['input']!r}; {message[:1].lower()}{message[1:]}"
-    return f"{'.'.join(keys)}: {message}"
+    return f"{'.'.join(keys)}: {message}" if keys else message
 
 
 def share_records(counts: Sequence[int], mixture: Mixture) -> list[float]:
-    """Return what each part's share of a mixture is proportional to; 0 for a part without records."""
-    cap = mixture.cap if mixture.cap is not None else max(counts)
+    """Return what each part's share of a mixture is proportional to; 0 for a part without records.
+
+    Sizes are counted in the largest, so that no temperature makes a number too large.
+    """
+    cap = min(max(counts), mixture.cap or max(counts))
     weights = [part.weight for part in mixture.tasks.values()]
     return [
-        weight * min(count, cap) ** (1 / mixture.temperature) for weight, count in zip(weights, counts, strict=True)
+        weight * (min(count, cap) / cap) ** (1 / mixture.temperature)
+        for weight, count in zip(weights, counts, strict=True)
     ]
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.data import describe_source, has_split, hash_order, iterate_records
+from promptkit.data import describe_source, has_split, hash_order, is_one_file, iterate_records
 from promptkit.errors import DataError
 from promptkit.record import Record
 from promptkit.sets.copies import Findings, Survey, find_copies, find_overlap, keep_all, survey_records
 from promptkit.sets.mixture import Mixture
+from promptkit.splits import halve
 from promptkit.task import Task
 
 if TYPE_CHECKING:
@@ -24,10 +24,31 @@ _LATER = {TRAIN: (VALIDATION, "test"), VALIDATION: ("test",), "test": ()}
 
 
 @dataclass(frozen=True)
+class Source:
+    """The data of one or several parts of a mixture; `name` is that of the first of them."""
+
+    name: str
+    task: Task
+    data: str | None
+
+    def later(self, split: str) -> list[str]:
+        """Return the splits of these data that `split` must share no record with."""
+        if is_one_file(self.data):
+            return []  # one file is every split: there is nothing to tell training and test apart by
+        others = _LATER.get(split, (VALIDATION, "test"))
+        return [other for other in others if has_split(self.task, other, self.data) and not self._is_same(split, other)]
+
+    def _is_same(self, split: str, other: str) -> bool:
+        places = [describe_source(self.task, each, self.data) for each in (split, other)]
+        return places[0] == places[1] and not self.task.data.generator
+
+
+@dataclass(frozen=True)
 class Stock:
     """The records of one task's split: which of them were left out and why, and what of the rest is taken.
 
-    `split` is where they are read from; `tested` are the splits they were compared with and the hex SHA-256 of each.
+    `split` is where they are read from; `tested` are the splits they were compared with, of all sources, and the hex
+    SHA-256 of each; `has_test` says whether its own source has one, or was cut in two.
     """
 
     task: Task
@@ -37,6 +58,7 @@ class Stock:
     findings: Findings
     seed: int = 0
     tested: Mapping[str, str] = field(default_factory=dict)
+    has_test: bool = True
 
     @property
     def place(self) -> str:
@@ -100,63 +122,115 @@ class Stock:
         return [found[place] for place in places.tolist()]
 
 
-def take_stock(sources: Sequence[tuple[Task, str | None]], mixture: Mixture) -> list[Stock]:
-    """Return a stock per source (task, data), with what `mixture` says is left out: copies, overlap, what is held out.
+def take_stock(sources: Sequence[Source], mixture: Mixture) -> list[Stock]:
+    """Return a stock per source, with what `mixture` says is left out: copies, overlap, what is held out.
 
     Records are read once, those that are tested on as well; hashes of them are kept.
     """
-    split = mixture.split
-    read = TRAIN if split == VALIDATION and mixture.hold_out else split
+    read, cut = _choose_records(mixture)
     near, keys = mixture.copies == "near", mixture.copies != "keep"
     surveys = [
-        survey_records(iterate_records(task, read, data=data), seed=mixture.seed, keys=keys) for task, data in sources
+        survey_records(iterate_records(source.task, read, data=source.data), seed=mixture.seed, keys=keys)
+        for source in sources
     ]
     findings = [keep_all(len(survey.ranks)) for survey in surveys]
+    halves = _first_halves(sources, surveys) if cut else {}
+    for place, first in halves.items():
+        findings[place] = findings[place].mark(first, "set aside for the test, as this is one file")
     tested: dict[str, Survey] = {}
-    if keys and split != "test":
+    if keys and read != "test":
         tested = dict(_survey_tests(sources, read))
-        findings = [
-            find_overlap(survey, found, tested, near=near) for survey, found in zip(surveys, findings, strict=True)
-        ]
-        questions = [(task.labels, task.templates) for task, _ in sources]
+        cut_off = {f"the test half of {sources[at].name}": surveys[at].at(half) for at, half in halves.items()}
+        findings = _find_overlaps(surveys, findings, {**tested, **cut_off}, near=near)
+        questions = [(source.task.labels, source.task.templates) for source in sources]
         findings = find_copies(surveys, findings, questions, near=near)
     if mixture.hold_out:
-        findings = [
-            _hold_out(survey, found, mixture.hold_out, split, task)
-            for survey, found, (task, _) in zip(surveys, findings, sources, strict=True)
-        ]
+        findings = _hold_out(sources, surveys, findings, mixture)
     digests = {name: survey.digest for name, survey in tested.items()}
     return [
-        Stock(task, data, read, survey, found, mixture.seed, digests)
-        for (task, data), survey, found in zip(sources, surveys, findings, strict=True)
+        Stock(
+            source.task,
+            source.data,
+            read,
+            survey,
+            found,
+            mixture.seed,
+            digests,
+            at in halves or bool(source.later(read)),
+        )
+        for at, (source, survey, found) in enumerate(zip(sources, surveys, findings, strict=True))
     ]
 
 
-def _survey_tests(sources: Iterable[tuple[Task, str | None]], split: str) -> Iterator[tuple[str, Survey]]:
+def _choose_records(mixture: Mixture) -> tuple[str, bool]:
+    """Return the split that records are read from, and whether one file for all splits is cut in two.
+
+    What is held out belongs to the training records that the same mixture makes.
+    """
+    held_out = mixture.split == VALIDATION and mixture.hold_out > 0
+    read = TRAIN if mixture.split is None or held_out else mixture.split
+    return read, mixture.split is None or held_out
+
+
+def _first_halves(sources: Sequence[Source], surveys: Sequence[Survey]) -> dict[int, NDArray[Any]]:
+    """Return, of the sources that are one file, the places of the records that `promptkit.splits` cuts for the test."""
+    import numpy
+
+    return {
+        at: numpy.argsort(survey.ranks, kind="stable")[: halve(len(survey.ranks), str(source.data))]
+        for at, (source, survey) in enumerate(zip(sources, surveys, strict=True))
+        if is_one_file(source.data)
+    }
+
+
+def _survey_tests(sources: Iterable[Source], split: str) -> Iterator[tuple[str, Survey]]:
     """Yield (name, survey) of every split that `split` of any of the sources must share no record with."""
-    for task, data in sources:
-        if data is not None and Path(data).is_file():
-            continue  # one file is every split: there is nothing to tell training and test apart by
-        for other in _LATER.get(split, (VALIDATION, "test")):
-            if has_split(task, other, data) and not _is_same_source(task, split, other, data):
-                records = iterate_records(task, other, data=data, labelled=False)
-                yield f"the {other} split of {task.name}", survey_records(records, seed=0)
+    for source in sources:
+        for other in source.later(split):
+            records = iterate_records(source.task, other, data=source.data, labelled=False)
+            yield f"the {other} split of {source.name}", survey_records(records, seed=0)
 
 
-def _is_same_source(task: Task, split: str, other: str, data: str | None) -> bool:
-    return describe_source(task, split, data) == describe_source(task, other, data) and not task.data.generator
+def _hold_out(
+    sources: Sequence[Source], surveys: Sequence[Survey], findings: Sequence[Findings], mixture: Mixture
+) -> list[Findings]:
+    """Mark what is held out in training, with every record of any source that is its copy; in validation all others."""
+    ranked = [
+        _rank_kept(survey, found, source, mixture.hold_out)
+        for survey, found, source in zip(surveys, findings, sources, strict=True)
+    ]
+    last = slice(-mixture.hold_out, None)
+    if mixture.split == VALIDATION:
+        return [
+            found.mark(places[: last.start], "kept for training")
+            for found, places in zip(findings, ranked, strict=True)
+        ]
+    if mixture.split not in (None, TRAIN):
+        return list(findings)
+    marked = [
+        found.mark(places[last], "held out for validation") for found, places in zip(findings, ranked, strict=True)
+    ]
+    if mixture.copies == "keep":
+        return marked
+    held = {
+        f"the held-out records of {source.name}": survey.at(places[last])
+        for source, survey, places in zip(sources, surveys, ranked, strict=True)
+    }
+    return _find_overlaps(surveys, marked, held, near=mixture.copies == "near")
 
 
-def _hold_out(survey: Survey, found: Findings, count: int, split: str, task: Task) -> Findings:
-    """Mark the last `count` by rank in training, and all others in validation: no limit reaches them before it must."""
+def _find_overlaps(
+    surveys: Sequence[Survey], findings: Sequence[Findings], tested: Mapping[str, Survey], *, near: bool
+) -> list[Findings]:
+    return [find_overlap(survey, found, tested, near=near) for survey, found in zip(surveys, findings, strict=True)]
+
+
+def _rank_kept(survey: Survey, found: Findings, source: Source, count: int) -> NDArray[Any]:
+    """Return the places of the kept records by rank, the last `count` of which no limit reaches before it must."""
     import numpy
 
     kept = numpy.flatnonzero(found.kept)
     if count >= len(kept):
-        raise DataError(f"task {task.name!r}: {count} records cannot be held out of {len(kept)}; hold out fewer")
-    ranked = kept[numpy.argsort(survey.ranks[kept], kind="stable")]
-    if split == TRAIN:
-        return found.mark(ranked[-count:], "held out for validation")
-    if split == VALIDATION:
-        return found.mark(ranked[:-count], "kept for training")
-    return found
+        raise DataError(f"task {source.task.name!r}: {count} records cannot be held out of {len(kept)}; hold out fewer")
+    ranked: NDArray[Any] = kept[numpy.argsort(survey.ranks[kept], kind="stable")]
+    return ranked

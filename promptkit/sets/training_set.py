@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.build import default_selection
+from promptkit.build import default_selection, is_plain
 from promptkit.errors import DataError
 from promptkit.pair import build_pair, pair_row
 from promptkit.record import Record
@@ -26,7 +26,7 @@ from promptkit.sets.mixture import (
     share_records,
 )
 from promptkit.sets.shots import RowDemonstrations
-from promptkit.sets.stock import TRAIN, Stock, take_stock
+from promptkit.sets.stock import TRAIN, Source, Stock, take_stock
 from promptkit.sets.wording import Rewording, check_wording
 from promptkit.task import Task, load_task
 from promptkit.template import BoundTemplate, Template, load_template, match_templates
@@ -50,7 +50,8 @@ class Component:
     @property
     def source(self) -> tuple[str, str, str | None]:
         """What tells the data that the part's records are read from: parts of equal sources share their records."""
-        return self.task.name, self.task.hash, self.part.data
+        data = self.part.data
+        return self.task.name, self.task.hash, data if data is None else str(Path(data).resolve())
 
     @cached_property
     def every_way(self) -> tuple[tuple[str, int], ...] | None:
@@ -179,9 +180,9 @@ class TrainingSet:
     @cached_property
     def pools(self) -> Mapping[str, Stock]:
         """The stock that the demonstrations of every part come from: training records, whatever the split is."""
-        if self.mixture.split == TRAIN:
+        if self.mixture.split in (None, TRAIN):
             return self.stocks
-        return self._take_stock(self.mixture.model_copy(update={"split": TRAIN}))
+        return self._take_stock(self.mixture.model_copy(update={"split": None}))
 
     @cached_property
     def _label_names(self) -> bool:
@@ -192,11 +193,18 @@ class TrainingSet:
     def _marks(self) -> list[str]:
         """The columns that rows have because the set has several of what they say."""
         reworded = any(list(each.wordings) != [OWN] for each in self.components)
-        several = {"epoch": self.mixture.epochs > 1, "repeat": len(self.components) > 1, "labels": reworded}
+        again = any(self.counts[name] > len(dealt) for name, dealt in self._dealt.items())
+        several = {
+            "epoch": self.mixture.epochs > 1,
+            "repeat": again or len(self.components) > 1,
+            "labels": reworded,
+        }
         return [mark for mark, varies in several.items() if varies]
 
     def _take_stock(self, mixture: Mixture) -> dict[str, Stock]:
-        sources = {each.source: (each.task, each.part.data) for each in self.components}
+        sources: dict[object, Source] = {}
+        for each in self.components:
+            sources.setdefault(each.source, Source(each.name, each.task, each.part.data))
         stocks = dict(zip(sources, take_stock(list(sources.values()), mixture), strict=True))
         return {each.name: stocks[each.source] for each in self.components}
 
@@ -253,6 +261,7 @@ def make_set(
 ) -> TrainingSet:
     """Return the training set that the arguments of `build_pairs` ask for: of a mixture, or of one task.
 
+    Copies and what is tested on are left out unless `copies` says otherwise, but for plain pairs.
     Raises DataError for settings that do not go with it.
     """
     if not isinstance(task, Mixture) and not isinstance(task, Task) and is_mixture(task):
@@ -261,6 +270,7 @@ def make_set(
         settings["shots"] = settings.pop("k")
     if isinstance(task, Mixture):
         return TrainingSet(_override(task, template, settings))
+    copies = "keep" if is_plain(template, settings) else "near"
     name = task.name if isinstance(task, Task) else Path(task).stem
     own = {key: value for key, value in settings.items() if key in Part.model_fields}
     common = {key: value for key, value in settings.items() if key not in own}
@@ -269,7 +279,7 @@ def make_set(
     own |= {"templates": {str(each if isinstance(each, str) else each.name): weight for each, weight in given}}
     if (data := own.get("data")) is not None:
         own["data"] = str(data)
-    mixture = make_mixture({"copies": "keep", **common, "tasks": {name: own}}, f"training set of {name!r}")
+    mixture = make_mixture({"copies": copies, **common, "tasks": {name: own}}, f"training set of {name!r}")
     part = mixture.tasks[name]
     loaded = task if isinstance(task, Task) else None
     if all(isinstance(each, str) for each, _ in given):

@@ -15,6 +15,7 @@ from promptkit.prompt import prompt_row
 from promptkit.sets import Mixture, Part, TrainingSet, is_mixture, load_mixture, make_mixture
 from promptkit.sets.manifest import Manifest, Tally, is_manifest, manifest_path, write_set
 from promptkit.sets.mixture import parse_weight
+from promptkit.splits import is_cut
 from promptkit.task import load_task
 from promptkit.verbs.templates import bind_matching
 from promptkit.work import Track
@@ -35,13 +36,15 @@ _ONLY_PAIRS = {*Part.model_fields, *Mixture.model_fields} - {
 class Building:
     """Rows to be written, and what counts them: None where they are prompts, which have no manifest.
 
-    `manifest` is the one that they are made from again; None where they are made for the first time.
+    `manifest` is the one that they are made from again; None where they are made for the first time. `note` says in
+    words what of the data prompts are made of, where it is not all.
     """
 
     kind: str
     rows: Rows
     tally: Tally | None = None
     manifest: Manifest | None = None
+    note: str | None = None
 
     def write(self, out: Path, write: Callable[[Path], Written], export: Mapping[str, Any]) -> Written:
         """Write the rows to `out`, pairs with their manifest beside; `write` and `export` are those of `write_set`."""
@@ -51,7 +54,8 @@ class Building:
 
     def report(self) -> list[str]:
         """Return, in words, what the rows come from and what was left out of them: a line per task."""
-        return [] if self.tally is None else describe_removed(self.tally.training_set)
+        notes = [] if self.note is None else [self.note]
+        return notes if self.tally is None else describe_removed(self.tally.training_set)
 
     def summary(self, out: Path | None) -> dict[str, Any]:
         """Return the same as JSON, with the path of the manifest; nothing for prompts."""
@@ -100,7 +104,8 @@ def build_rows(source: str, kind: str, *, turns: bool = False, track: Track | No
     name = _name_source(source)
     if kind == PROMPTS:
         _refuse(given, _ONLY_PAIRS, "goes with training pairs: give --as pairs")
-        return Building(PROMPTS, _prompt_rows(source, track=track, **{**given, "chat": turns}))
+        rows = _prompt_rows(source, track=track, **{**given, "chat": turns})
+        return Building(PROMPTS, rows, note=_note_half(given.get("data"), given.get("split")))
     manifest = None
     if name == MANIFEST:
         _refuse(given, given.keys() - {"data"}, "does not go with a manifest, which says all but where the data are")
@@ -145,10 +150,18 @@ def describe_removed(training_set: TrainingSet) -> list[str]:
             line += f"; {sum(removed.values()):,} left out ({reasons})"
         if stock.findings.conflicts:
             line += f"; {stock.findings.conflicts:,} copies had another answer than the record that stays"
-        if training_set.mixture.copies != "keep" and not stock.tested and training_set.mixture.split != "test":
+        if stock.survey.repeated_ids:
+            line += (
+                f"; warning: {stock.survey.repeated_ids:,} have the id of another record, and with it the same draws"
+            )
+        if training_set.mixture.copies != "keep" and not stock.has_test and training_set.mixture.split != "test":
             line += "; no validation or test split to compare with"
         lines.append(f"{line}; {training_set.counts[name]:,} records an epoch")
     return lines
+
+
+def _note_half(data: str | None, split: str | None) -> str | None:
+    return f"{data} is one file: prompts are made of the half that is tested on" if is_cut(data, split) else None
 
 
 def _prompt_rows(
@@ -164,7 +177,9 @@ def _prompt_rows(
     for pattern in templates:
         if parse_weight(pattern)[1] is not None:
             raise DataError(f"--template {pattern}: weights go with training pairs: give --as pairs, or no weight")
-    total = settings.get("limit") or count_records(loaded, settings.get("split") or "test", settings.get("data"))
+    data, split = settings.get("data"), settings.get("split")
+    there = count_records(loaded, split or "test", data)
+    total = settings.get("limit") or (there // 2 if there and is_cut(data, split) else there)
     for bound in bind_matching(loaded, templates):
         for k in shots:
             rows = map(prompt_row, iterate_prompts(loaded, bound.template, k=k, **settings))

@@ -60,9 +60,9 @@ def main() -> None:
         records = list(iterate_records(task, "train", data=path))
         bare = jinja2.Environment().from_string("Text: {{ text }}\nSentiment:").render
         weights = {"sentiment/plain": 2.0, "sentiment/form": 1.0}
-        whole, drawn = (make_set(task, way, data=path, epochs=1) for way in (template, weights))
+        whole, drawn = (make_set(task, way, data=path, split="train", copies="keep") for way in (template, weights))
         ways: dict[str, Callable[[], object]] = {
-            "file to datasets.Dataset (build_pairs)": lambda: pk.build_pairs(task, template, data=path),
+            "file to datasets.Dataset (build_pairs)": lambda: pk.build_pairs(task, template, data=path, split="train"),
             "records to Arrow table (pair_table)": lambda: pair_table(bound, records),
             "rows of a set, nothing drawn": lambda: sum(1 for _ in whole.rows()),
             "rows of a set, a template drawn of two": lambda: sum(1 for _ in drawn.rows()),
