@@ -172,7 +172,7 @@ def build_pairs(
 
     Columns: id, prompt, completion (rationale, if the template has one, and target), label, choices (empty
     where the answer is free), demonstration_ids, template, template_hash, task, task_hash; messages with `chat`; epoch,
-    repeat and labels where they can differ. Raises TaskError, TemplateError, DataError and SelectionError.
+    repeat and wording where they can differ. Raises TaskError, TemplateError, DataError and SelectionError.
     """
     tables = _plain_tables(task, template, settings)
     if tables is not None and num_shards == 1:

@@ -77,7 +77,7 @@ def test_a_manifest_says_what_is_in_the_set(mixed: Project) -> None:
         own = [row for row in rows if row["task"] == name]
         assert counts["rows"] == len(own) == sum(counts["epochs"].values())
         assert counts["templates"] == Counter(row["template"] for row in own)
-        assert counts["wordings"] == Counter(row["labels"] for row in own)
+        assert counts["wordings"] == Counter(row["wording"] for row in own)
         assert counts["shots"] == Counter(str(len(row["demonstration_ids"])) for row in own)
         assert counts["labels"] == Counter(["negative", "positive"][row["label"]] for row in own)
     films = said["tasks"]["films"]

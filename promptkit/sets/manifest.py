@@ -54,7 +54,7 @@ class Tally:
     def _add(self, item: Item, row: Row) -> None:
         moment, k, labels = item.moment, len(row["demonstration_ids"]), item.component.task.labels
         label = labels[item.record.label] if labels and isinstance(item.record.label, int) else None
-        self.counts[moment.part, row["template"], k, row.get("labels", OWN), moment.epoch, label] += 1
+        self.counts[moment.part, row["template"], k, row.get("wording", OWN), moment.epoch, label] += 1
         self._rows.update(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
         named = (moment.part, moment.id, moment.epoch, moment.repeat, row["template"], k)
         self._ids.update(orjson.dumps(named, option=orjson.OPT_APPEND_NEWLINE))

@@ -129,7 +129,7 @@ class TrainingSet:
     def rows(self, share: int = 0, shares: int = 1) -> Iterator[Row]:
         """Yield the rows; of several shares, those of every `shares`-th appearance of a record from `share` on.
 
-        Every row has the columns of `build_pairs`; `epoch`, `repeat` and `labels` where these can differ.
+        Every row has the columns of `build_pairs`; `epoch`, `repeat` and `wording` where these can differ.
         """
         for item in itertools.islice(self.items(), share, None, shares):
             yield from self.render(item)
@@ -154,7 +154,7 @@ class TrainingSet:
             row = pair_row(build_pair(bound, item.record, shown, chat=self.mixture.chat))
             if self._label_names:
                 row["label"] = _label_name(component.task, item.record)
-            marks = {"epoch": moment.epoch, "repeat": moment.repeat, "labels": wording}
+            marks = {"epoch": moment.epoch, "repeat": moment.repeat, "wording": wording}
             yield row | {mark: marks[mark] for mark in self._marks}
 
     def _draw_ways(self, item: Item) -> Iterator[tuple[str, int]]:
@@ -192,7 +192,7 @@ class TrainingSet:
     def _marks(self) -> list[str]:
         """The columns that rows have because the set has several of what they say."""
         reworded = any(list(each.wordings) != [OWN] for each in self.components)
-        several = {"epoch": self.mixture.epochs > 1, "repeat": len(self.components) > 1, "labels": reworded}
+        several = {"epoch": self.mixture.epochs > 1, "repeat": len(self.components) > 1, "wording": reworded}
         return [mark for mark, varies in several.items() if varies]
 
     def _take_stock(self, mixture: Mixture) -> dict[str, Stock]:
