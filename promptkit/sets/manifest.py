@@ -165,25 +165,33 @@ def write_set(
             written = write(stage / out.name)
         except RunError as error:
             raise RunError(str(error).replace(str(stage / out.name), str(out))) from error
-        content = {
-            MARK: FORM,
-            **describe_set(tally.training_set),
-            "removed_ids": {name: stock.removed_ids(_NAMED) for name, stock in tally.training_set.stocks.items()},
-            **tally.summary(),
-            "export": {**export, "suffix": out.suffix},
-            "files": _describe_files(stage),
-            "versions": _versions(),
-        }
-        if manifest is not None:
-            manifest.check(content)
         made = sorted(stage.iterdir())
-        (stage / beside.name).write_bytes(orjson.dumps(content, option=_OPTIONS))
+        (stage / beside.name).write_bytes(make_manifest(tally, stage, export, manifest))
         _move_all([stage / beside.name, *made], out.parent)
     except OSError as error:
         raise unwritable(out, error) from error
     finally:
         _remove(stage)
     return written
+
+
+def make_manifest(tally: Tally, folder: Path, export: Mapping[str, Any], manifest: Manifest | None = None) -> bytes:
+    """Return the manifest, as the bytes of a file, of a set whose files, and no others, are in `folder`.
+
+    Raises DataError where it is not what `manifest`, from which the set was made again, says.
+    """
+    content = {
+        MARK: FORM,
+        **describe_set(tally.training_set),
+        "removed_ids": {name: stock.removed_ids(_NAMED) for name, stock in tally.training_set.stocks.items()},
+        **tally.summary(),
+        "export": dict(export),
+        "files": _describe_files(folder),
+        "versions": _versions(),
+    }
+    if manifest is not None:
+        manifest.check(content)
+    return orjson.dumps(content, option=_OPTIONS)
 
 
 def _describe_files(folder: Path) -> dict[str, Any]:
