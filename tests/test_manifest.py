@@ -196,8 +196,37 @@ def test_what_a_manifest_says_cannot_be_asked_for_otherwise(mixed: Project) -> N
     )
     assert "--epochs goes with training pairs" in refusal("build", "films", "--data", "data", "--epochs", "2")
     assert "weights go with training pairs" in refusal("build", "films", "--data", "data", "--template", "plain=2")
-    mixed.write("old.manifest.json", '{"promptkit_manifest": 0}')
-    assert "a manifest of form 0; this promptkit reads form 1" in refusal("build", "old.manifest.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"promptkit_manifest": 0}, "a manifest of form 0; this promptkit reads form 1"),
+        ({"settings": {}}, "the manifest is not whole: 'settings.tasks' is missing"),
+        ({"tasks": {}}, "describes the tasks none, and its settings mix 'films', 'songs'"),
+        ({"rows": "many"}, "rows is 'many': input should be a valid integer"),
+        ({"mine": 1}, "'mine' has no place in a manifest of form 1"),
+        ({"rows_sha256": None}, "the manifest is not whole: 'rows_sha256' is missing"),
+    ],
+)
+def test_a_manifest_that_is_not_whole_is_named(mixed: Project, change: dict[str, Any], message: str) -> None:
+    """What is missing in it, or is not what belongs there, is one line that names it."""
+    run("build", "mixture.toml", "--out", "set.jsonl")
+    said = {**json.loads(Path("set.manifest.json").read_bytes()), **change}
+    mixed.write("other.manifest.json", json.dumps({key: value for key, value in said.items() if value is not None}))
+    refused = refusal("build", "other.manifest.json", "--out", "copy.jsonl")
+    assert refused.startswith("other.manifest.json: ")
+    assert message in refused
+
+
+def test_what_is_no_manifest_is_called_what_it_is(mixed: Project) -> None:
+    """A manifest that is gone or cut off, and a file of data in the place of a task, are no unknown tasks."""
+    assert "no.manifest.json: cannot be read as a manifest (No such file" in refusal("build", "no.manifest.json")
+    mixed.write("cut.manifest.json", '{"promptkit_manifest": 1, "sett')
+    assert "cut.manifest.json: not a whole manifest: " in refusal("build", "cut.manifest.json")
+    assert "data/train.jsonl: a task or a mixture's file is expected, and this is the name of data" in refusal(
+        "build", "data/train.jsonl"
+    )
 
 
 def test_a_mixture_takes_the_options_of_the_whole(mixed: Project) -> None:

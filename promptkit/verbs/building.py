@@ -13,7 +13,8 @@ from promptkit.errors import DataError
 from promptkit.evaluate import Progress
 from promptkit.prompt import prompt_row
 from promptkit.sets import Mixture, Part, TrainingSet, is_mixture, load_mixture, make_mixture
-from promptkit.sets.manifest import Manifest, Tally, is_manifest, make_manifest, write_set
+from promptkit.sets.contents import is_manifest, read_contents
+from promptkit.sets.manifest import Manifest, Tally, make_manifest, write_set
 from promptkit.sets.mixture import parse_weight
 from promptkit.task import load_task
 from promptkit.verbs.templates import bind_matching
@@ -88,10 +89,10 @@ def recall_export(source: str, given: Mapping[str, Any]) -> dict[str, Any]:
         return {} if "split" in given else {"split": load_mixture(source).split}
     if name == TASK:
         return {}
-    content = Manifest(Path(source)).content
-    layout = {key: content["export"].get(key) for key in ("format", "shards", "shard_rows")}
+    contents = read_contents(Path(source))
+    layout = contents.export.model_dump(include={"format", "shards", "shard_rows"})
     recalled = {} if layout.keys() & given.keys() or not {"out", "push"} & given.keys() else layout
-    return {"split": content["settings"]["split"], **recalled}
+    return {"split": contents.settings.split, **recalled}
 
 
 def build_rows(source: str, kind: str, *, turns: bool = False, track: Track | None = None, **given: Any) -> Building:
