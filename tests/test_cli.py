@@ -264,6 +264,23 @@ def test_existing_output_is_never_overwritten(project: Project, run: Any) -> Non
     assert "rows.jsonl: exists already; give another --out, or remove it first" in ran.err
 
 
+@pytest.mark.parametrize("words", [["--as", "pairs"], ["--json"], []])
+def test_rows_are_utf_8_in_every_locale(project: Project, words: list[str]) -> None:
+    """What is printed for programs has every character, whatever the terminal is said to show."""
+    project.write("data/test.jsonl", '{"sentence": "naïve \u2014 \u597d", "label": 1}\n')
+    command = [sys.executable, "-m", "promptkit", "build", "films", "--data", "data", "--split", "test", *words]
+    ran = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, capture_output=True, check=True)
+    assert "Text: naïve \u2014 \u597d" in ran.stdout.decode("utf-8")
+
+
+def test_a_terminal_without_a_character_shows_its_number(project: Project) -> None:
+    """What is printed for people is there in every locale."""
+    project.write("data/test.jsonl", '{"sentence": "naïve \u597d", "label": 1}\n')
+    command = [sys.executable, "-m", "promptkit", "show", "films", "--data", "data"]
+    ran = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, capture_output=True, check=True)
+    assert "naïve \\u597d" in ran.stdout.decode("latin-1")
+
+
 def test_full_disk_is_one_line_and_leaves_nothing(small: Project, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing can be written any more, no piece of a file stays."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from typing import Any
@@ -28,6 +29,8 @@ for verb in (compare, study, score, train, predict, merge, build, show, lint, re
 
 def main() -> None:
     """Run the command line: exit 0 done, 1 expected error on one line, 2 usage."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show is shown by its number
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", PromptkitWarning)
