@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -167,14 +168,14 @@ def test_a_set_and_its_manifest_are_there_or_neither_is(mixed: Project, monkeypa
     assert sorted(mixed.root.rglob("*")) == before
     monkeypatch.undo()
     monkeypatch.chdir(mixed.root)
-    rename = Path.rename
+    link = os.link
 
-    def full(self: Path, target: Path) -> Path:
-        if target.name == "set.jsonl" and target.parent.name != self.parent.name and "manifest" not in self.name:
+    def full(path: Path, target: Path) -> None:
+        if target == Path("set.jsonl"):
             raise OSError(28, "No space left on device")
-        return rename(self, target)
+        link(path, target)
 
-    monkeypatch.setattr(Path, "rename", full)
+    monkeypatch.setattr(os, "link", full)
     assert "No space left on device" in refusal("build", "mixture.toml", "--out", "set.jsonl")
     assert sorted(mixed.root.rglob("*")) == before
     monkeypatch.undo()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 import orjson
 
 from promptkit.errors import DataError, RunError
-from promptkit.files import check_free, temporary_path, unwritable
+from promptkit.files import check_free, publish_all, temporary_folder
 from promptkit.library import display_path
 from promptkit.sets.contents import ENDING, FORM, MARK, Ingredients, Layout, read_contents
 from promptkit.sets.mixture import OWN, Mixture
@@ -157,20 +156,14 @@ def write_set(
     beside = manifest_path(out)
     for path in (out, beside):
         check_free(path)
-    stage = temporary_path(out)
-    try:
-        stage.mkdir(parents=True)
+    with temporary_folder(out) as stage:
         try:
             written = write(stage / out.name)
         except RunError as error:
             raise RunError(str(error).replace(str(stage / out.name), str(out))) from error
         made = sorted(stage.iterdir())
         (stage / beside.name).write_bytes(make_manifest(tally, stage, export, manifest))
-        _move_all([stage / beside.name, *made], out.parent)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    finally:
-        _remove(stage)
+        publish_all([stage / beside.name, *made], out.parent)
     return written
 
 
@@ -201,29 +194,6 @@ def _describe_files(folder: Path) -> dict[str, Any]:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         described[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
     return described
-
-
-def _move_all(paths: Sequence[Path], folder: Path) -> None:
-    """Move files and folders to `folder`; after an error none of them is there. Nothing is overwritten."""
-    moved: list[Path] = []
-    for path in paths:
-        check_free(folder / path.name)
-    try:
-        for path in paths:
-            path.rename(folder / path.name)
-            moved.append(folder / path.name)
-    except BaseException:
-        for path in moved:
-            _remove(path)
-        raise
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
 
 
 def _versions() -> dict[str, str]:

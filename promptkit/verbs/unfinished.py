@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from promptkit.errors import PromptkitError, RunError
-from promptkit.files import Columns, check_free, find_writer, unwritable
+from promptkit.files import Columns, check_free, find_writer, publish, unwritable
 
 Row = Mapping[str, Any]
 _WHAT, _ROWS, _INDEX = "what.json", "rows.jsonl", "index.jsonl"
@@ -55,7 +55,7 @@ class Unfinished:
             with whole.open("wb") as file:
                 find_writer(self.out)(map(shape, self._read()), file, columns)
                 _sync(file)
-        os.replace(whole, self.out)
+        publish(whole, self.out)
         shutil.rmtree(self.folder)
 
     def _read(self) -> Iterator[Row]:
