@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from promptkit.data import iterate_records, load_records
+from promptkit.data import describe_source, iterate_records, load_records
 from promptkit.errors import DataError
 from promptkit.files import rows_to_table
 from promptkit.order import BY_NEARNESS, order_demonstrations
@@ -209,17 +209,17 @@ def _queries(
     task: Task, split: str, limit: int | None, seed: int, data: str | Path | None, *, labelled: bool
 ) -> Iterable[Record]:
     if limit is None:
-        return _some(iterate_records(task, split, data=data, labelled=labelled), task, split)
+        return _some(iterate_records(task, split, data=data, labelled=labelled), task, split, data)
     return load_records(task, split, data=data, limit=limit, seed=seed, labelled=labelled)
 
 
-def _some(records: Iterable[Record], task: Task, split: str) -> Iterator[Record]:
+def _some(records: Iterable[Record], task: Task, split: str, data: str | Path | None) -> Iterator[Record]:
     """Yield the records; raise DataError where there are none."""
     record = None
     for record in records:
         yield record
     if record is None:
-        raise DataError(f"split {split!r} of task {task.name!r} has no records")
+        raise DataError(f"split {split!r} of task {task.name!r} has no records ({describe_source(task, split, data)})")
 
 
 def _pair_tables(

@@ -267,6 +267,13 @@ def test_what_one_task_tests_another_does_not_train(two: Project) -> None:
     assert "a copy of another record" not in mixture().stocks["songs"].findings.count()
 
 
+def test_an_empty_file_is_named(sets: Project) -> None:
+    """Where there is nothing to make rows of, the file is named, and not only its split."""
+    sets.write("data/train.jsonl", "")
+    with pytest.raises(DataError, match=r"^data/train\.jsonl: holds no records, which the rows of 'films' are made of"):
+        make("films/plain")
+
+
 def test_free_answers_and_labels_share_a_column(two: Project) -> None:
     """Where tasks with free answers are mixed in, labels are names: a data set's column has one type."""
     two.write("tasks/songs.toml", Path("tasks/films.toml").read_text().replace('labels = ["negative", "positive"]', ""))

@@ -28,6 +28,7 @@ class Data(_Strict):
     split: str
     source: str
     records: int
+    repeated_ids: int = 0
     sha256: str
     kept: int
     removed: dict[str, int]

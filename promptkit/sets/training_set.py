@@ -201,8 +201,10 @@ class TrainingSet:
         return {each.name: stocks[each.source] for each in self.components}
 
     def _deal(self, component: Component) -> NDArray[Any]:
-        part = component.part
-        return self.stocks[component.name].deal(balance=part.balance)[: part.limit]
+        part, stock = component.part, self.stocks[component.name]
+        if not len(stock.findings.codes):
+            raise DataError(f"{stock.place}: holds no records, which the rows of {part.task!r} are made of; give some")
+        return stock.deal(balance=part.balance)[: part.limit]
 
     def _count(self) -> dict[str, int]:
         names, there = list(self._dealt), [len(dealt) for dealt in self._dealt.values()]
