@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import pickle
 import random
 from collections import Counter
 from pathlib import Path
@@ -13,11 +14,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 import promptkit as pk
 from promptkit.build import iterate_pairs
 from promptkit.errors import DataError, SelectionError, TemplateError
+from promptkit.record import Record
 from promptkit.sets import TrainingSet, make_mixture, make_set
+from promptkit.task import load_task
+from promptkit.template import load_template
 from tests.conftest import TEMPLATE, Project
 
 WORDS = ["soup", "film", "bread", "song", "chair", "lamp", "river", "stone", "cloud", "button", "garden", "winter"]
@@ -265,6 +270,43 @@ def test_what_one_task_tests_another_does_not_train(two: Project) -> None:
     two.write("tasks/songs.toml", Path("tasks/films.toml").read_text().replace('"positive"]', '"positive", "mixed"]'))
     two.write("templates/films/plain.jinja", TEMPLATE)
     assert "a copy of another record" not in mixture().stocks["songs"].findings.count()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"num_shards": 2, "labels": ["own", "swapped"], "k": (0, 2), "limit": 10, "copies": "near"},
+        {"num_shards": 2},
+        {},
+    ],
+)
+def test_streams_go_to_spawned_workers(sets: Project, given: dict[str, Any]) -> None:
+    """Workers that begin as new processes, as on macOS and Windows, render the same rows."""
+    stream = pk.build_pairs("films", "films/plain", data="data", streaming=True, **given)
+    rows = list(stream)
+    loader = DataLoader(
+        stream.select_columns(["prompt"]), batch_size=None, num_workers=1, multiprocessing_context="spawn"
+    )
+    assert [row["prompt"] for row in loader] == [row["prompt"] for row in rows]
+
+
+def test_what_renders_can_be_sent_to_another_process(sets: Project) -> None:
+    """A set, a template and one bound to a task say the same after they were pickled, also when they were used."""
+    made = make({"films/plain": 1.0, "films/terse": 1.0}, labels=["own", "random"], k=(0, 2), epochs=2)
+    rows = list(made.rows())
+    assert list(pickle.loads(pickle.dumps(made)).rows()) == rows
+    template = pickle.loads(pickle.dumps(load_template("films/plain")))
+    bound = pickle.loads(pickle.dumps(template.bind(load_task("films"))))
+    assert bound.input(Record("r", {"text": "x"}, 0)) == "Text: x\nSentiment:"
+    prompts = pk.build_prompts("films", "films/plain", data="data", k=2, streaming=True)
+    assert list(pickle.loads(pickle.dumps(prompts))) == list(prompts)
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_no_shards_are_refused(sets: Project, streaming: bool) -> None:
+    """No workers are no rows, which nobody can have meant."""
+    with pytest.raises(DataError, match="num_shards is 0: expected 1 or more"):
+        pk.build_pairs("films", "films/plain", data="data", streaming=streaming, num_shards=0)
 
 
 def test_an_empty_file_is_named(sets: Project) -> None:

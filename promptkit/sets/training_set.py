@@ -120,6 +120,10 @@ class TrainingSet:
         self._gathered: dict[str, list[Record]] = {}
         self._reword = Rewording()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what goes to another process: what can be made there when it is needed stays here."""
+        return {**vars(self), "_demonstrations": {}, "_reword": Rewording()}
+
     @property
     def total(self) -> int:
         """How many rows the set has."""
