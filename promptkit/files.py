@@ -253,6 +253,8 @@ def rows_to_table(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema | No
         "generation": pyarrow.struct({"stop": texts, "max_tokens": pyarrow.int64(), "answer": pyarrow.string()}),
     }
     found = pyarrow.Table.from_pylist(list(rows)).schema
+    if "label" in found.names and pyarrow.types.is_null(found.field("label").type):  # later rows may have one
+        types["label"] = pyarrow.int64() if any(row.get("choices") for row in rows) else pyarrow.string()
     fields = [pyarrow.field(field.name, types.get(field.name, field.type)) for field in found]
     return pyarrow.Table.from_pylist(list(rows), schema=pyarrow.schema(fields))
 

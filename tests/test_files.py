@@ -35,6 +35,16 @@ def test_parquet_is_written_in_parts(tmp_path: Path) -> None:
     assert pyarrow.parquet.ParquetFile(tmp_path / "rows.parquet").num_row_groups == 2
 
 
+@pytest.mark.parametrize(("choices", "label"), [(["a", "b"], 1), ([], "free text")])
+def test_labels_may_come_late(tmp_path: Path, choices: list[str], label: int | str) -> None:
+    """Where no row of the first group has a label, a later one may have: an index into choices, or a text."""
+    rows: list[dict[str, Any]] = [
+        {"id": str(number), "choices": choices, "label": None} for number in range(GROUP_ROWS)
+    ]
+    write_rows([*rows, {"id": "last", "choices": choices, "label": label}], tmp_path / "rows.parquet")
+    assert [row["label"] for _, row in number_rows(tmp_path / "rows.parquet")] == [None] * GROUP_ROWS + [label]
+
+
 def test_mixed_rows_keep_every_column(tmp_path: Path) -> None:
     """Rows that say how to write an answer may follow rows that do not, and empty lists keep their type."""
     plain, cot = (next(iterate_prompts("reviews", f"sentiment/{name}", limit=1)) for name in ("plain", "cot"))
