@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from promptkit.errors import RunError, TrainError, nearest
+from promptkit.files import publish
 from promptkit.probes import Probes, hash_tokenizer, installed_versions, kind_of_device
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ def find_merged(folder: str | Path) -> AdapterCard | None:
 
 def refuse_existing(out: Path) -> None:
     """Raise RunError where `out` exists already, or could not be made: before training, not after it."""
-    if out.exists():
+    if os.path.lexists(out):
         raise RunError(f"{out}: exists already; choose another folder for the adapter, or remove this one")
     above = next(folder for folder in out.absolute().parents if folder.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
@@ -267,7 +268,7 @@ def write_adapter(
         (part / "README.md").unlink(missing_ok=True)  # peft's form of a model card, with every field left blank
         share_weights(part)
         write_card(part, card)
-        part.rename(out)
+        publish(part, out)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RunError(

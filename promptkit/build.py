@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from promptkit.data import check_limit, iterate_records, load_records, sample_records
+from promptkit.data import check_limit, describe_source, iterate_records, load_records, sample_records
 from promptkit.errors import DataError
 from promptkit.files import rows_to_table
 from promptkit.order import BY_NEARNESS, order_demonstrations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow
 
-    from promptkit.sets import Mixture
+    from promptkit.sets import Mixture, TrainingSet
 
 Item = TypeVar("Item")
 #: One or several templates or their names, or name -> weight.
@@ -149,9 +149,12 @@ def build_prompts(
     model must write before it can be scored. Raises TaskError, TemplateError, DataError, SelectionError.
     """
     if streaming:
-        return _stream(lambda: map(prompt_row, iterate_prompts(task, template, **settings)))
-    rows = map(prompt_row, iterate_prompts(task, template, **settings))
-    return _gather(rows_to_table(batch) for batch in _batches(rows))
+        return _stream(_prompt_rows, task=task, template=template, settings=settings)
+    return _gather(rows_to_table(batch) for batch in _batches(_prompt_rows(task, template, settings)))
+
+
+def _prompt_rows(task: Task | str, template: Template | str, settings: Mapping[str, Any]) -> Rows:
+    return map(prompt_row, iterate_prompts(task, template, **settings))
 
 
 def build_pairs(
@@ -178,23 +181,28 @@ def build_pairs(
 
     Columns: id, prompt, completion (rationale, if the template has one, and target), label, choices (empty
     where the answer is free), demonstration_ids, template, template_hash, task, task_hash; messages with `chat`; epoch,
-    repeat and labels where they can differ. Raises TaskError, TemplateError, DataError and SelectionError.
+    repeat and wording where they can differ. Raises TaskError, TemplateError, DataError and SelectionError.
     """
+    if num_shards < 1:
+        raise DataError(f"num_shards is {num_shards}: expected 1 or more, by how many workers the rows are shared")
     tables = _plain_tables(task, template, settings)
     if tables is not None and num_shards == 1:
-        return _stream(lambda: iterate_pairs(task, template, **settings)) if streaming else _gather(tables)
+        return _stream(_pair_rows, task=task, template=template, settings=settings) if streaming else _gather(tables)
     from promptkit.sets import make_set
 
     made = make_set(task, template, **settings)
     if not streaming:
         return _gather(rows_to_table(batch) for batch in _batches(made.rows()))
-    import datasets
+    return _stream(_share_rows, made=made, count=num_shards, shares=list(range(num_shards)))
 
-    def render(shares: list[int]) -> Rows:
-        for share in shares:
-            yield from made.rows(share, num_shards)
 
-    return datasets.IterableDataset.from_generator(render, gen_kwargs={"shares": list(range(num_shards))})
+def _pair_rows(task: Task | str, template: Template | str, settings: Mapping[str, Any]) -> Rows:
+    return iterate_pairs(task, template, **settings)
+
+
+def _share_rows(made: TrainingSet, count: int, shares: list[int]) -> Rows:
+    for share in shares:
+        yield from made.rows(share, count)
 
 
 def is_plain(template: object, settings: Mapping[str, Any]) -> bool:
@@ -225,17 +233,17 @@ def _take(
         return half if limit is None else sample_records(half, check_limit(limit), seed=seed)
     split = split or usual
     if limit is None:
-        return _some(iterate_records(task, split, data=data, labelled=labelled), task, split)
+        return _some(iterate_records(task, split, data=data, labelled=labelled), task, split, data)
     return load_records(task, split, data=data, limit=limit, seed=seed, labelled=labelled)
 
 
-def _some(records: Iterable[Record], task: Task, split: str) -> Iterator[Record]:
+def _some(records: Iterable[Record], task: Task, split: str, data: str | Path | None) -> Iterator[Record]:
     """Yield the records; raise DataError where there are none."""
     record = None
     for record in records:
         yield record
     if record is None:
-        raise DataError(f"split {split!r} of task {task.name!r} has no records")
+        raise DataError(f"split {split!r} of task {task.name!r} has no records ({describe_source(task, split, data)})")
 
 
 def _pair_tables(
@@ -277,10 +285,14 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
         yield batch
 
 
-def _stream(rows: Callable[[], Rows]) -> datasets.IterableDataset:
+def _stream(rows: Callable[..., Rows], **given: Any) -> datasets.IterableDataset:
+    """Return what `rows` yields when it is called with what is `given`; both go to workers in other processes.
+
+    A list that is given is what the workers share among them.
+    """
     import datasets
 
-    return datasets.IterableDataset.from_generator(rows)
+    return datasets.IterableDataset.from_generator(rows, gen_kwargs=given)
 
 
 def _gather(tables: Iterable[pyarrow.Table]) -> datasets.Dataset:

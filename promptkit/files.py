@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import os
@@ -20,54 +21,136 @@ if TYPE_CHECKING:
     import pyarrow
 
 _SERIAL = itertools.count()
+#: How a file system says that it has no hard links.
+_NO_LINKS = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 #: Rows per Parquet row group.
 GROUP_ROWS = 10_000
 _ONE_KIND = "a column of Parquet or Arrow holds values of one kind; write .jsonl, or build the sets apart"
 
 
 def check_free(path: Path) -> None:
-    """Raise RunError where something is at `path` already: nothing is ever overwritten."""
-    if path.exists():
-        raise RunError(f"{path}: exists already; give another --out, or remove it first")
+    """Raise RunError where something is at `path` already, be it a link to nothing: nothing is ever overwritten."""
+    if os.path.lexists(path):
+        raise _taken(path)
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
+def new_file(path: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
     """Open a file that appears at `path` when the block has ended, and not at all after an error or a kill.
 
-    Raises RunError where it cannot be written: no permission, no room.
+    Raises RunError where it cannot be written: no permission, no room. What has come to `path` by then is an error
+    too; or, with `replace`, it is replaced.
     """
     temporary = temporary_path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with folders_above(path):
+            try:
+                with temporary.open("wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                if replace:
+                    os.replace(temporary, path)
+                else:
+                    publish(temporary, path)
+            finally:
+                _remove(temporary)
     except OSError as error:
         raise unwritable(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Give a folder to fill that appears at `path` when the block has ended, and not at all after an error or a kill.
 
-    Raises RunError where something is at `path` already, and where it cannot be written.
+    Raises RunError where something is at `path` by then, and where it cannot be written.
     """
     check_free(path)
+    with temporary_folder(path) as folder:
+        yield folder
+        publish(folder, path)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Give a folder beside `path` that is gone when the block has ended; RunError where it cannot be written."""
     temporary = temporary_path(path)
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.rename(path)
+        with folders_above(path):
+            try:
+                temporary.mkdir()
+                yield temporary
+            finally:
+                _remove(temporary)
     except OSError as error:
         raise unwritable(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def folders_above(path: Path) -> Iterator[None]:
+    """Make the folders above `path`; after an error those of them that are new and empty are gone again."""
+    made = list(itertools.takewhile(lambda folder: not folder.exists(), path.parents))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):  # something else has come into one of them
+            for folder in made:
+                folder.rmdir()
+        raise
+
+
+def publish(finished: Path, path: Path) -> None:
+    """Give what is finished its name; raises RunError where something has it by now.
+
+    A file gets it as a link, which fails where the name is taken. For folders, and where there are no links, the
+    name is looked at right before.
+    """
+    if finished.is_dir() or not _link(finished, path):
+        check_free(path)
+        finished.rename(path)
+
+
+def _link(finished: Path, path: Path) -> bool:
+    """Move a file to a name that is free, or else raise RunError; return False where there are no hard links."""
+    try:
+        os.link(finished, path)
+    except FileExistsError as error:
+        raise _taken(path) from error
+    except OSError as error:
+        if error.errno in _NO_LINKS:
+            return False
+        raise
+    finished.unlink()
+    return True
+
+
+def publish_all(finished: Iterable[Path], folder: Path) -> None:
+    """Give files and folders their names in `folder`; after an error none of them is there. Nothing is overwritten."""
+    paths = [(path, folder / path.name) for path in finished]
+    for _, path in paths:
+        check_free(path)
+    published: list[Path] = []
+    try:
+        for source, path in paths:
+            publish(source, path)
+            published.append(path)
+    except BaseException:
+        for path in published:
+            _remove(path)
+        raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _taken(path: Path) -> RunError:
+    return RunError(f"{path}: exists already; give another --out, or remove it first")
 
 
 def unwritable(path: Path, error: OSError) -> RunError:
@@ -170,6 +253,8 @@ def rows_to_table(rows: Sequence[Mapping[str, Any]], schema: pyarrow.Schema | No
         "generation": pyarrow.struct({"stop": texts, "max_tokens": pyarrow.int64(), "answer": pyarrow.string()}),
     }
     found = pyarrow.Table.from_pylist(list(rows)).schema
+    if "label" in found.names and pyarrow.types.is_null(found.field("label").type):  # later rows may have one
+        types["label"] = pyarrow.int64() if any(row.get("choices") for row in rows) else pyarrow.string()
     fields = [pyarrow.field(field.name, types.get(field.name, field.type)) for field in found]
     return pyarrow.Table.from_pylist(list(rows), schema=pyarrow.schema(fields))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +105,24 @@ def make_environment(loader: jinja2.BaseLoader, rewrite: Rewrite | None = None) 
         keep_trailing_newline=True,
         autoescape=False,
         auto_reload=False,
+        finalize=_check_printed,
     )
     del environment.filters["random"], environment.globals["lipsum"]
     environment.filters["either"] = lambda words: join_words(words, "or")
     environment.filters["both"] = lambda words: join_words(words, "and")
     environment.rewrite = rewrite
     return environment
+
+
+def _check_printed(value: Any) -> Any:
+    """Return what a template prints; raises TypeError for what has no text of its own but Python's notation."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        raise TypeError(f"prints a mapping: {value!r:.60}; print one of its entries, or name that entry in [fields]")
+    if isinstance(value, list | tuple):
+        raise TypeError(f"prints a list: {value!r:.60}; print its entries: {{{{ … | join(', ') }}}}, or a loop")
+    return value
 
 
 def parse(environment: jinja2.Environment, name: str) -> tuple[str, Path, nodes.Template]:

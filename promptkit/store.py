@@ -144,11 +144,11 @@ def versions() -> dict[str, str]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a kill or on a full disk.
+    """Write a file, in place of one that is there, so that it is whole also after a kill or on a full disk.
 
     Raises RunError where it cannot be written; nothing half-written stays.
     """
-    with new_file(path) as file:
+    with new_file(path, replace=True) as file:
         file.write(content)
 
 

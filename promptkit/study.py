@@ -212,11 +212,17 @@ class Study:
             raise PromptkitError("several workers load the model themselves; give its name or folder, or one worker")
         missing = [number for number, bundle in enumerate(bundles) if not all(map(work.is_done, bundle))]
         given = (self.task, self.settings, self.data, self.run.folder, self.device, model)
+        others = {*multiprocessing.active_children()}
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
             parts = [pool.submit(fill_part, *given, missing[start::workers], workers) for start in range(workers)]
-            while wait(parts, timeout=1).not_done:
-                left = sum(not all(map(work.is_done, bundles[number])) for number in missing)
-                progress(len(missing) - left, len(missing))
+            try:
+                while wait(parts, timeout=1).not_done:
+                    left = sum(not all(map(work.is_done, bundles[number])) for number in missing)
+                    progress(len(missing) - left, len(missing))
+            except BaseException:  # the pool would wait for them to end
+                for process in {*multiprocessing.active_children()} - others:
+                    process.terminate()
+                raise
             for part in parts:
                 part.result()
 

@@ -142,6 +142,11 @@ def load_task(name: str | Path) -> Task:
     path = Path(name) if str(name).endswith(".toml") else find_tasks().get(str(name))
     if path is None:
         known = find_tasks()
+        if Path(name).suffix in (".jsonl", ".json", ".csv", ".tsv", ".parquet"):
+            raise TaskError(
+                f"{name}: a task or a mixture's file is expected, and this is the name of data; give the task's name, "
+                f"and the data with --data {name}"
+            )
         raise TaskError(f"unknown task {str(name)!r}; known: {', '.join(known)}.{nearest(str(name), known)}")
     try:
         content = path.read_bytes()

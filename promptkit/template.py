@@ -114,9 +114,21 @@ class Template:
                 f"{display_path(self.path)}: task {task.name!r} is answered in free text; the template does not say "
                 'how to read it; add {% set answer = "…(…)…" %}, a regular expression with a group'
             )
-        words = _words(self, task)
-        parts = {name: _fit(part, task) for name, part in self.parts.items()}
-        return BoundTemplate(replace(self, parts=parts), task, words)
+        return BoundTemplate(self._fit(task), task, _words(self, task))
+
+    def _fit(self, task: Task) -> Template:
+        return replace(self, parts={name: _fit(part, task) for name, part in self.parts.items()})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what goes to another process: compiled parts stay here where the files make them again."""
+        files = {source.path for source in self.sources.values()}
+        made_again = _hash(self.sources) == self.hash and all(part.path in files for part in self.parts.values())
+        return {name: value for name, value in vars(self).items() if name != "parts" or not made_again}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if "parts" not in state:
+            vars(self)["parts"] = rewrite_template(self, None).parts
 
 
 @dataclass(frozen=True)
@@ -129,6 +141,12 @@ class BoundTemplate:
     template: Template
     task: Task
     words: tuple[str, ...]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"template": self.template, "task": self.task, "words": self.words}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({**state, "template": state["template"]._fit(state["task"])})
 
     @cached_property
     def instruction(self) -> str:
@@ -241,7 +259,7 @@ def load_template(name: str | Path) -> Template:
     return _assemble(make_environment(folder_loader(folders)), file, name)
 
 
-def rewrite_template(template: Template, rewrite: Rewrite) -> Template:
+def rewrite_template(template: Template, rewrite: Rewrite | None) -> Template:
     """Return the template assembled again from what was read, after `rewrite` changed the syntax tree of each file.
 
     Its hash is the same: whoever changes what is rendered has to change that too.
@@ -258,13 +276,17 @@ def _assemble(environment: jinja2.Environment, file: str, name: str) -> Template
     variables = _run(environment, file)
     settings = _settings(variables, path)
     parts = _parts(variables, path, trees)
-    digest = hashlib.sha256()
-    for imported in sorted(sources):
-        digest.update(f"{imported}\0{sources[imported].text}\0".encode())
     first_line = sources[file].text.split("#}")[0]
     description = first_line[2:].strip() if first_line.startswith("{#") else ""
     settings.setdefault("max_tokens", _MAX_TOKENS["rationale" in parts])
-    return Template(name, path, digest.hexdigest(), description, parts, sources=sources, **settings)
+    return Template(name, path, _hash(sources), description, parts, sources=sources, **settings)
+
+
+def _hash(sources: Mapping[str, Source]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(sources):
+        digest.update(f"{name}\0{sources[name].text}\0".encode())
+    return digest.hexdigest()
 
 
 def _locate(name: str) -> tuple[tuple[Path, ...], str, str]:

@@ -16,6 +16,8 @@ import click
 import pytest
 
 from promptkit.cli import cli, main
+from promptkit.sets.manifest import Tally
+from promptkit.store import Run
 from tests.conftest import TASK, TEMPLATE, Project
 from tests.test_compare import COST, TOP, bytes_of
 from tests.training_fakes import model as random_model
@@ -262,6 +264,57 @@ def test_existing_output_is_never_overwritten(project: Project, run: Any) -> Non
     ran = run("build", "films", "--data", "data", "--out", "rows.jsonl")
     assert (ran.code, Path("rows.jsonl").read_text()) == (1, "mine")
     assert "rows.jsonl: exists already; give another --out, or remove it first" in ran.err
+
+
+@pytest.mark.parametrize("words", [["--as", "pairs"], ["--json"], []])
+def test_rows_are_utf_8_in_every_locale(project: Project, words: list[str]) -> None:
+    """What is printed for programs has every character, whatever the terminal is said to show."""
+    project.write("data/test.jsonl", '{"sentence": "naïve \u2014 \u597d", "label": 1}\n')
+    command = [sys.executable, "-m", "promptkit", "build", "films", "--data", "data", "--split", "test", *words]
+    ran = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, capture_output=True, check=True)
+    assert "Text: naïve \u2014 \u597d" in ran.stdout.decode("utf-8")
+
+
+def test_a_terminal_without_a_character_shows_its_number(project: Project) -> None:
+    """What is printed for people is there in every locale."""
+    project.write("data/test.jsonl", '{"sentence": "naïve \u597d", "label": 1}\n')
+    command = [sys.executable, "-m", "promptkit", "show", "films", "--data", "data"]
+    ran = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, capture_output=True, check=True)
+    assert "naïve \\u597d" in ran.stdout.decode("latin-1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_leaves_no_piece_of_a_file(
+    project: Project, run: Any, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """SIGTERM and Ctrl-C end a verb in order: unfinished files and new folders go, and nothing is promised."""
+
+    def stopped(self: Tally) -> Any:
+        yield from self.training_set.render(next(self.training_set.items()))
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    monkeypatch.setattr(Tally, "rows", stopped)
+    before = sorted(project.root.rglob("*"))
+    ran = run("build", "films", "--data", "data", "--as", "pairs", "--out", "new/rows.jsonl")
+    assert (ran.code, ran.err.splitlines()[-1]) == (128 + number, "promptkit: stopped")
+    assert sorted(project.root.rglob("*")) == before
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_stop_says_what_is_kept(small: Project, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verb that can go on says so, and what it goes on with."""
+
+    def stopped(*_: Any, **__: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setattr(Run, "save", stopped)
+    ran = run("compare", "films", *FEW)
+    assert (ran.code, ran.err.splitlines()[-1]) == (
+        128 + signal.SIGTERM,
+        "promptkit: stopped; finished cells of the run are kept, the same command goes on",
+    )
 
 
 def test_full_disk_is_one_line_and_leaves_nothing(small: Project, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

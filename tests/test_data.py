@@ -82,6 +82,53 @@ def test_csv_row_of_the_wrong_length_is_named(project: Project) -> None:
         load_records(load_task("films"), "test", data="rows.csv")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sentence,label,label\nx,1,0\n", "rows.csv:1: 2 columns are called 'label'; give each a name of its own"),
+        (b"sentence,label\nx,1\n\xe9,0\n", "rows.csv:3: not UTF-8: .*0xe9.*; save the file as UTF-8"),
+        ('sentence,label\nx,1\n"y,0\nz,1\n', "rows.csv:3: this row cannot be read: unexpected end of data; is a quote"),
+    ],
+)
+def test_broken_csv_is_named_by_its_line(project: Project, content: str | bytes, message: str) -> None:
+    """Columns of one name, bytes that are no text and a quote that is not closed are errors with file and line."""
+    project.write("rows.csv", content)
+    with pytest.raises(DataError, match=message):
+        load_records(load_task("films"), "test", data="rows.csv")
+
+
+def test_csv_cells_may_be_long(project: Project) -> None:
+    """A cell holds what it holds, beyond the 131,072 characters of Python's own reader."""
+    project.write("rows.csv", f"sentence,label\n{'x' * 200_000},1\n")
+    assert len(load_records(load_task("films"), "test", data="rows.csv")[0].fields["text"]) == 200_000
+
+
+@pytest.mark.parametrize("rows", [[{"sentence": b"good", "label": 1}], [{"sentence": "good", "label": b"positive"}]])
+def test_bytes_are_no_text(project: Project, rows: list[dict[str, object]]) -> None:
+    """A binary column of Parquet is refused with file, record and field, not shown in Python's notation."""
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows * 2), "rows.parquet")
+    with pytest.raises(DataError, match=r"rows.parquet, record 0: the field '(text|label)' holds bytes, b'.*as text"):
+        load_records(load_task("films"), "test", data="rows.parquet")
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            {"text": ["x"]},
+            r"rows.jsonl:1: the field 'label' holds a mapping, \{'text': \['x'\]\}, where text is expected",
+        ),
+        (["x"], r"rows.jsonl:1: the field 'label' holds a list, \['x'\], where text is expected; name an entry"),
+    ],
+)
+def test_free_answers_are_text(project: Project, answer: object, message: str) -> None:
+    """A list or mapping in the place of a text that is learned is refused, not shown in Python's notation."""
+    project.write("tasks/films.toml", TASK.replace('labels = ["negative", "positive"]\n', ""))
+    project.write("rows.jsonl", json.dumps({"sentence": "q", "label": answer}))
+    with pytest.raises(DataError, match=message):
+        load_records(load_task("films"), "test", data="rows.jsonl")
+
+
 def test_missing_split_lists_what_is_there(project: Project) -> None:
     """A folder without a file for the split says which files it has."""
     with pytest.raises(DataError, match=r"no file for the split 'validation'.*found: test.jsonl, train.jsonl"):

@@ -9,9 +9,11 @@ from typing import Any
 import huggingface_hub
 import pytest
 from click.testing import CliRunner, Result
+from huggingface_hub.errors import LocalTokenNotFoundError
 
 from promptkit.build import build_pairs
 from promptkit.cli import cli
+from promptkit.errors import RunError
 from promptkit.export.formats import FORMATS, TEXT_FORMATS, read_pair_rows
 from promptkit.verbs.exporting import Export
 from tests.conftest import Project
@@ -77,8 +79,46 @@ def test_push_is_private_unless_public(project: Project, monkeypatch: pytest.Mon
         monkeypatch.setattr(huggingface_hub, "HfApi", lambda library_name, name=name: hubs[name])
         ran = run(*PAIRS, "--format", "openai", "--push", "me/films", *options, "--json")
         assert json.loads(ran.stdout)["rows"] == 6
-        assert hubs[name].files() == ["README.md", "data/train-00000-of-00001.jsonl"]
+        assert hubs[name].files() == ["README.md", "data/train-00000-of-00001.jsonl", "train.manifest.json"]
+        assert json.loads(ran.stdout)["manifest"] == "me/films/train.manifest.json"
         assert hubs[name].private == (name == "private")
+
+
+@pytest.mark.parametrize(("options", "suffix"), [([], "parquet"), (["--format", "openai"], "jsonl")])
+def test_a_pushed_manifest_makes_the_set_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch, options: list[str], suffix: str
+) -> None:
+    """The manifest that was pushed makes the same bytes as a file, and the same set in another repository."""
+    hubs = iter([FakeHub(project.root / "hub"), FakeHub(project.root / "hub"), *[FakeHub(project.root / "copy")] * 2])
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda library_name: next(hubs))
+    run(*PAIRS, *options, "--push", "me/films")
+    run("build", "hub/train.manifest.json", "--out", f"copy.{suffix}")
+    pushed = Path(f"hub/data/train-00000-of-00001.{suffix}").read_bytes()
+    assert Path(f"copy.{suffix}").read_bytes() == pushed
+    run("build", "hub/train.manifest.json", "--push", "me/copy")
+    assert Path(f"copy/data/train-00000-of-00001.{suffix}").read_bytes() == pushed
+
+
+def test_the_hub_is_asked_before_anything_is_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a login, and where the split is there, no record is read, however broken the data are."""
+    project.write("data/train.jsonl", "no JSON")
+    hub = FakeHub(project.root / "hub", refuse=LocalTokenNotFoundError("no token"))
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda library_name: hub)
+    with pytest.raises(RunError, match="me/films: cannot be pushed to: no token"):
+        run(*PAIRS, "--push", "me/films")
+    project.write("hub/train.manifest.json", "{}")
+    hub.refuse, hub.exists = None, True
+    with pytest.raises(RunError, match=r"me/films: has train\.manifest\.json already"):
+        run(*PAIRS, "--push", "me/films")
+
+
+@pytest.mark.parametrize("other", ["rows.jsonl", "rows.manifest.json"])
+def test_what_is_in_the_way_is_found_before_anything_is_read(project: Project, other: str) -> None:
+    """A file, or the manifest of one with another ending, is refused before the data are."""
+    project.write("data/train.jsonl", "no JSON")
+    project.write(other, "mine")
+    with pytest.raises(RunError, match=f"{other}: exists already"):
+        run(*PAIRS, "--out", "rows.jsonl")
 
 
 def test_train_takes_a_folder(project: Project) -> None:

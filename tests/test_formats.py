@@ -94,6 +94,15 @@ def test_tokens_of_chat_come_back(kind: str, format_: str | None, row: dict[str,
     assert encode_pairs(scored, lessons[0], chat=True) == encode_pairs(scored, lessons[1], chat=True)
 
 
+def test_openai_adds_the_end_of_the_turn_to_labels() -> None:
+    """Without choices a label is read back as free text: one token more is learned, and it is the end."""
+    scored = model(kind="byte-level")
+    own, back = (
+        encode_pairs(scored, read_pairs([row], chat=True), chat=True)[0] for row in (ROW, export(ROW, "openai"))
+    )
+    assert (back.ids[:-1], back.start) == (own.ids, own.start)
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ""])
 @pytest.mark.parametrize("format_", FORMATS)
 def test_files_lose_nothing(tmp_path: Path, suffix: str, format_: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def test_a_manifest_says_what_is_in_the_set(mixed: Project) -> None:
         own = [row for row in rows if row["task"] == name]
         assert counts["rows"] == len(own) == sum(counts["epochs"].values())
         assert counts["templates"] == Counter(row["template"] for row in own)
-        assert counts["wordings"] == Counter(row["labels"] for row in own)
+        assert counts["wordings"] == Counter(row["wording"] for row in own)
         assert counts["shots"] == Counter(str(len(row["demonstration_ids"])) for row in own)
         assert counts["labels"] == Counter(["negative", "positive"][row["label"]] for row in own)
     films = said["tasks"]["films"]
@@ -201,14 +202,14 @@ def test_a_set_and_its_manifest_are_there_or_neither_is(mixed: Project, monkeypa
     assert sorted(mixed.root.rglob("*")) == before
     monkeypatch.undo()
     monkeypatch.chdir(mixed.root)
-    rename = Path.rename
+    link = os.link
 
-    def full(self: Path, target: Path) -> Path:
-        if target.name == "set.jsonl" and target.parent.name != self.parent.name and "manifest" not in self.name:
+    def full(path: Path, target: Path) -> None:
+        if target == Path("set.jsonl"):
             raise OSError(28, "No space left on device")
-        return rename(self, target)
+        link(path, target)
 
-    monkeypatch.setattr(Path, "rename", full)
+    monkeypatch.setattr(os, "link", full)
     assert "No space left on device" in refusal("build", "mixture.toml", "--out", "set.jsonl")
     assert sorted(mixed.root.rglob("*")) == before
     monkeypatch.undo()
@@ -230,8 +231,37 @@ def test_what_a_manifest_says_cannot_be_asked_for_otherwise(mixed: Project) -> N
     )
     assert "--epochs goes with training pairs" in refusal("build", "films", "--data", "data", "--epochs", "2")
     assert "weights go with training pairs" in refusal("build", "films", "--data", "data", "--template", "plain=2")
-    mixed.write("old.manifest.json", '{"promptkit_manifest": 0}')
-    assert "a manifest of form 0; this promptkit reads form 1" in refusal("build", "old.manifest.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"promptkit_manifest": 0}, "a manifest of form 0; this promptkit reads form 1"),
+        ({"settings": {}}, "the manifest is not whole: 'settings.tasks' is missing"),
+        ({"tasks": {}}, "describes the tasks none, and its settings mix 'films', 'songs'"),
+        ({"rows": "many"}, "rows is 'many': input should be a valid integer"),
+        ({"mine": 1}, "'mine' has no place in a manifest of form 1"),
+        ({"rows_sha256": None}, "the manifest is not whole: 'rows_sha256' is missing"),
+    ],
+)
+def test_a_manifest_that_is_not_whole_is_named(mixed: Project, change: dict[str, Any], message: str) -> None:
+    """What is missing in it, or is not what belongs there, is one line that names it."""
+    run("build", "mixture.toml", "--out", "set.jsonl")
+    said = {**json.loads(Path("set.manifest.json").read_bytes()), **change}
+    mixed.write("other.manifest.json", json.dumps({key: value for key, value in said.items() if value is not None}))
+    refused = refusal("build", "other.manifest.json", "--out", "copy.jsonl")
+    assert refused.startswith("other.manifest.json: ")
+    assert message in refused
+
+
+def test_what_is_no_manifest_is_called_what_it_is(mixed: Project) -> None:
+    """A manifest that is gone or cut off, and a file of data in the place of a task, are no unknown tasks."""
+    assert "no.manifest.json: cannot be read as a manifest (No such file" in refusal("build", "no.manifest.json")
+    mixed.write("cut.manifest.json", '{"promptkit_manifest": 1, "sett')
+    assert "cut.manifest.json: not a whole manifest: " in refusal("build", "cut.manifest.json")
+    assert "data/train.jsonl: a task or a mixture's file is expected, and this is the name of data" in refusal(
+        "build", "data/train.jsonl"
+    )
 
 
 def test_a_mixture_takes_the_options_of_the_whole(mixed: Project) -> None:

@@ -62,6 +62,10 @@ def test_tasks_and_mixtures_are_told_apart_by_content(project: Project) -> None:
         (FILE.replace("epochs = 3", "epochs = 0"), r"epochs: found 0; input should be greater than or equal to 1"),
         (FILE.replace("plain = 2", "plain = 0"), r"tasks\.films\.templates\.plain: found 0\b.*greater than 0"),
         (FILE.replace("[0, 4]", "[-1]"), r"tasks\.again\.shots\.0: found -1"),
+        (
+            FILE.replace("shots", "per_record = 'foo'\nshots"),
+            r"tasks\.again\.per_record: found 'foo'; input should be a valid integer, .*, or input should be 'all'",
+        ),
         ("[tasks]\n", r"tasks: "),
         (
             "temperature = 2\n[tasks.films]\n",

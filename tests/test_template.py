@@ -19,6 +19,35 @@ def bind(project: Project, source: str | bytes, name: str = "films/other") -> Bo
     return load_template(name).bind(load_task("films"))
 
 
+@pytest.mark.parametrize(
+    ("value", "printed", "message"),
+    [
+        (
+            ["a", "b"],
+            "text",
+            r"films/plain.jinja:7: input of record 'r1': prints a list: \['a', 'b'\]; print its entries",
+        ),
+        (
+            {"a": 1},
+            "text",
+            r"films/plain.jinja:7: input of record 'r1': prints a mapping: \{'a': 1\}; print one of its",
+        ),
+        (["a", "b"], "text | join(', ')", None),
+        ({"a": 1}, "text.a", None),
+    ],
+)
+def test_what_is_printed_is_text(project: Project, value: object, printed: str, message: str | None) -> None:
+    """A list or mapping is not shown in Python's notation; its entries are printed."""
+    project.write("templates/films/plain.jinja", TEMPLATE.replace("{{ text }}", f"{{{{ {printed} }}}}"))
+    bound = load_template("films/plain").bind(load_task("films"))
+    record = Record("r1", {"text": value}, 0)
+    if message is None:
+        assert bound.input(record) in ("Text: a, b\nSentiment:", "Text: 1\nSentiment:")
+        return
+    with pytest.raises(TemplateError, match=message):
+        bound.input(record)
+
+
 def test_parts_render_byte_for_byte(project: Project) -> None:
     """The text between the tags is the text of the part; only the line end after a tag is dropped."""
     bound = load_template("films/plain").bind(load_task("films"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import pickle
 import random
 import re
 from collections import Counter
@@ -14,13 +15,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 import promptkit as pk
 from promptkit.build import iterate_pairs
 from promptkit.errors import DataError, SelectionError, TemplateError
+from promptkit.record import Record
 from promptkit.sets import TrainingSet, make_mixture, make_set
 from promptkit.splits import load_splits
 from promptkit.task import load_task
+from promptkit.template import load_template
 from tests.conftest import TEMPLATE, Project
 
 WORDS = ["soup", "film", "bread", "song", "chair", "lamp", "river", "stone", "cloud", "button", "garden", "winter"]
@@ -360,6 +364,50 @@ def test_what_one_task_holds_out_another_does_not_train(two: Project) -> None:
     counts = mixture(hold_out=20).stocks["songs"].findings.count()
     assert counts["nearly in the held-out records of films"] > 0
     assert counts["held out for validation"] == 20
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"num_shards": 2, "labels": ["own", "swapped"], "k": (0, 2), "limit": 10, "copies": "near"},
+        {"num_shards": 2},
+        {},
+    ],
+)
+def test_streams_go_to_spawned_workers(sets: Project, given: dict[str, Any]) -> None:
+    """Workers that begin as new processes, as on macOS and Windows, render the same rows."""
+    stream = pk.build_pairs("films", "films/plain", data="data", streaming=True, **given)
+    rows = list(stream)
+    loader = DataLoader(
+        stream.select_columns(["prompt"]), batch_size=None, num_workers=1, multiprocessing_context="spawn"
+    )
+    assert [row["prompt"] for row in loader] == [row["prompt"] for row in rows]
+
+
+def test_what_renders_can_be_sent_to_another_process(sets: Project) -> None:
+    """A set, a template and one bound to a task say the same after they were pickled, also when they were used."""
+    made = make({"films/plain": 1.0, "films/terse": 1.0}, labels=["own", "random"], k=(0, 2), epochs=2)
+    rows = list(made.rows())
+    assert list(pickle.loads(pickle.dumps(made)).rows()) == rows
+    template = pickle.loads(pickle.dumps(load_template("films/plain")))
+    bound = pickle.loads(pickle.dumps(template.bind(load_task("films"))))
+    assert bound.input(Record("r", {"text": "x"}, 0)) == "Text: x\nSentiment:"
+    prompts = pk.build_prompts("films", "films/plain", data="data", k=2, streaming=True)
+    assert list(pickle.loads(pickle.dumps(prompts))) == list(prompts)
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_no_shards_are_refused(sets: Project, streaming: bool) -> None:
+    """No workers are no rows, which nobody can have meant."""
+    with pytest.raises(DataError, match="num_shards is 0: expected 1 or more"):
+        pk.build_pairs("films", "films/plain", data="data", streaming=streaming, num_shards=0)
+
+
+def test_an_empty_file_is_named(sets: Project) -> None:
+    """Where there is nothing to make rows of, the file is named, and not only its split."""
+    sets.write("data/train.jsonl", "")
+    with pytest.raises(DataError, match=r"^data/train\.jsonl: holds no records, which the rows of 'films' are made of"):
+        make("films/plain")
 
 
 def test_free_answers_and_labels_share_a_column(two: Project) -> None:

@@ -12,6 +12,7 @@ import pytest
 from promptkit.build import iterate_pairs
 from promptkit.export.formats import export_rows, read_pair_rows
 from promptkit.files import write_rows
+from promptkit.sets import make_set
 from promptkit.train.batches import Row, encode_pairs
 from tests.conftest import Project
 from tests.training_fakes import model
@@ -21,8 +22,8 @@ trl = pytest.importorskip("trl")
 pytestmark = pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")  # TRL's own
 
 
-def prepare(path: Path, caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    """Return the token ids and labels that SFTTrainer makes of a file, having warned of nothing."""
+def prepare(path: Path, caplog: pytest.LogCaptureFixture) -> Any:
+    """Return the SFTTrainer of a file, which has made token ids of it and warned of nothing."""
     fake = model(window=512)
     settings = trl.SFTConfig(
         output_dir=str(path.parent / "out"),
@@ -39,7 +40,7 @@ def prepare(path: Path, caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]
     with caplog.at_level(logging.WARNING):
         trainer = trl.SFTTrainer(fake.network, args=settings, train_dataset=rows, processing_class=fake.tokenizer)
     assert [record.getMessage() for record in caplog.records if record.name.startswith("trl")] == []
-    return list(trainer.train_dataset)
+    return trainer
 
 
 def export(project: Project, format_: str, chat: bool) -> Path:
@@ -58,7 +59,7 @@ def ours(path: Path, chat: bool) -> list[Row]:
 def test_completions_are_learned_alike(project: Project, caplog: pytest.LogCaptureFixture, chat: bool) -> None:
     """TRL's ids and its start of the loss are promptkit's; behind a label it has the end that it puts everywhere."""
     path = export(project, "prompt-completion", chat)
-    for theirs, row in zip(prepare(path, caplog), ours(path, chat), strict=True):
+    for theirs, row in zip(prepare(path, caplog).train_dataset, ours(path, chat), strict=True):
         ids, labels = theirs["input_ids"], theirs["labels"]
         assert tuple(ids[: len(row.ids)]) == row.ids
         assert next(number for number, label in enumerate(labels) if label != -100) == row.start
@@ -69,6 +70,15 @@ def test_completions_are_learned_alike(project: Project, caplog: pytest.LogCaptu
 def test_turns_are_read_alike(project: Project, caplog: pytest.LogCaptureFixture, format_: str) -> None:
     """Of rows of turns TRL has promptkit's ids; its loss is on all of them, as its documentation says."""
     path = export(project, format_, chat=True)
-    for theirs, row in zip(prepare(path, caplog), ours(path, chat=True), strict=True):
+    for theirs, row in zip(prepare(path, caplog).train_dataset, ours(path, chat=True), strict=True):
         assert tuple(theirs["input_ids"][: len(row.ids)]) == row.ids
         assert theirs["labels"] == theirs["input_ids"]
+
+
+def test_sets_of_several_wordings_make_batches(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+    """No column that promptkit adds has the name of one that a trainer fills: the first batch is there."""
+    path = project.root / "rows.jsonl"
+    asked: dict[str, Any] = {"labels": ["own", "swapped", "random"], "k": (0, 2), "epochs": 2}
+    write_rows(export_rows(make_set("films", "films/plain", data="data", **asked).rows(), "prompt-completion"), path)
+    batch = next(iter(prepare(path, caplog).get_train_dataloader()))
+    assert batch["labels"].shape == batch["input_ids"].shape

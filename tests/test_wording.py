@@ -24,8 +24,8 @@ def build(template: str = "films/plain", **given: Any) -> list[dict[str, Any]]:
 def test_own_words_are_the_templates(project: Project) -> None:
     """`own` changes nothing but that the row says so."""
     rows = build(labels={"own": 1.0, "zip,nop": 1e-9})
-    assert [{key: value for key, value in row.items() if key != "labels"} for row in rows] == build(epochs=1)
-    assert {row["labels"] for row in rows} == {"own"}
+    assert [{key: value for key, value in row.items() if key != "wording"} for row in rows] == build(epochs=1)
+    assert {row["wording"] for row in rows} == {"own"}
 
 
 def test_given_words_stand_for_the_labels_in_order(project: Project) -> None:
@@ -72,7 +72,7 @@ def test_random_words_are_told_by_the_instruction_or_by_demonstrations(project: 
 
 def test_several_wordings_are_drawn_by_weight(project: Project) -> None:
     """Weights say how often each wording comes; a row says which it has."""
-    counts = Counter(row["labels"] for row in build(labels={"own": 3.0, "swapped": 1.0}, epochs=200))
+    counts = Counter(row["wording"] for row in build(labels={"own": 3.0, "swapped": 1.0}, epochs=200))
     assert abs(counts["own"] - 900) < 4 * (1200 * 3 / 16) ** 0.5
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -26,10 +30,21 @@ for verb in (compare, study, score, train, predict, merge, build, show, lint, re
     cli.add_command(verb)
 
 
+#: What a stop leaves of the verbs that can go on.
+_KEPT = {
+    **dict.fromkeys(("compare", "study"), "finished cells of the run are kept"),
+    "score": "of a task, finished cells of the run are kept",
+    "train": "of a training beyond a minute the last state is kept",
+    "predict": "with --out the rows that are done are kept",
+}
+
+
 def main() -> None:
     """Run the command line: exit 0 done, 1 expected error on one line, 2 usage."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show is shown by its number
     try:
-        with warnings.catch_warnings():
+        with _terminable(), warnings.catch_warnings():
             warnings.simplefilter("always", PromptkitWarning)
             warnings.showwarning = _show(warnings.showwarning)
             sys.exit(cli(standalone_mode=False) or 0)  # click returns the code of an Exit, and None after a verb
@@ -37,14 +52,44 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("promptkit: stopped; finished cells of a run are kept, the same command goes on", err=True)
-        sys.exit(130)
+        _say_stopped()
+        sys.exit(128 + signal.SIGINT)
+    except _Terminated:
+        _say_stopped()
+        sys.exit(128 + signal.SIGTERM)
     except BrokenPipeError:
         sys.stderr.close()  # the reader has left: nothing more to say, and nobody to say it to
         sys.exit(0)
     except (PromptkitError, OSError) as error:
         click.echo(f"promptkit: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
+
+
+class _Terminated(SystemExit):
+    """SIGTERM as an exception: what must be done at the end of a block is done, and unfinished files go."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Stop in the block on SIGTERM as on Ctrl-C, unless whoever started the process has it ignored."""
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one would break off what the first has begun to clear away
+        raise _Terminated
+
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _say_stopped() -> None:
+    kept = _KEPT.get(sys.argv[1] if len(sys.argv) > 1 else "")
+    click.echo(f"promptkit: stopped; {kept}, the same command goes on" if kept else "promptkit: stopped", err=True)
 
 
 def _show(show: Any) -> Any:

@@ -37,14 +37,14 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
 
 
 def print_json(result: Any) -> None:
-    """Print one JSON object."""
-    click.echo(json.dumps(result, ensure_ascii=False, allow_nan=False))
+    """Print one JSON object, in UTF-8."""
+    click.echo(json.dumps(result, ensure_ascii=False, allow_nan=False).encode())
 
 
 def print_rows(rows: Iterable[Any]) -> None:
-    """Print JSON objects, one a line."""
+    """Print JSON objects, one a line: in UTF-8, as in files, whatever the locale."""
     for row in rows:
-        click.echo(json.dumps(row, ensure_ascii=False))
+        click.echo(json.dumps(row, ensure_ascii=False).encode())
 
 
 def brief(value: Any) -> str:

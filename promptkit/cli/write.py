@@ -85,7 +85,9 @@ def build(source: str, kind: str | None, as_json: bool, **settings: Any) -> None
         out = where = settings["out"]
         written: Any
         if settings["push"]:
-            where, written = export.upload(building.rows)
+            where, written = export.upload(
+                building.rows, lambda folder: building.make_manifest(folder, export.settings)
+            )
         elif out:
             written = building.write(Path(out), lambda path: export.write(building.rows, path), export.settings)
         else:
@@ -94,7 +96,7 @@ def build(source: str, kind: str | None, as_json: bool, **settings: Any) -> None
                 return print_rows(rows)
             written = list(rows)
     if as_json:
-        summary = building.summary(Path(out) if out else None)
+        summary = building.summary(export.manifest)
         return print_json({"task": source, "as": kind, "out": where, "rows": written, **summary})
     return click.echo(f"{written:,} rows written to {where}", err=True)
 

@@ -1,7 +1,8 @@
 """Training pairs into the rows that other trainers read, and such rows back into pairs.
 
 A format changes how a pair's texts are laid out, never the texts: what comes back has the same characters, so the same
-token ids. What a format has no place for is refused.
+token ids. What a format has no place for is refused; but for `openai`, which has none for choices: its labels are read
+back as free text, behind which an end is learned.
 """
 
 from __future__ import annotations

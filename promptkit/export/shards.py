@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,8 @@ from promptkit.files import (
     find_writer,
     iterate_tables,
     new_folder,
-    temporary_path,
-    unwritable,
+    publish_all,
+    temporary_folder,
 )
 from promptkit.sources import check_no_shards
 
@@ -46,11 +46,11 @@ def write_shards(rows: Rows, path: Path, *, shards: int | None = None, shard_row
     find_writer(path)
     check_no_shards(path)
     new = not path.parent.exists()
-    with new_folder(path.parent) if new else _temporary_folder(path) as folder:
+    with new_folder(path.parent) if new else temporary_folder(path) as folder:
         parts = folder / path.name
         count = _write_counted(rows, parts, shards) if shards else _write_parts(rows, parts, shard_rows or 1)
         if not new:
-            _move_all(folder, path.parent)
+            publish_all(sorted(folder.iterdir()), path.parent)
     return count
 
 
@@ -116,33 +116,6 @@ def _write_part(rows: Rows, part: Path, path: Path, columns: Columns) -> int:
         file.flush()
         os.fsync(file.fileno())
     return count
-
-
-@contextmanager
-def _temporary_folder(path: Path) -> Iterator[Path]:
-    """Give a folder inside the one that is there already, and remove it in the end."""
-    folder = temporary_path(path)
-    try:
-        folder.mkdir()
-        yield folder
-    except OSError as error:
-        raise unwritable(path, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _move_all(source: Path, target: Path) -> None:
-    """Move every file to a folder; after an error none of them is there."""
-    moved: list[Path] = []
-    try:
-        for path in sorted(source.iterdir()):
-            path.rename(target / path.name)
-            moved.append(target / path.name)
-    except BaseException:
-        for path in moved:
-            with suppress(OSError):
-                path.unlink()
-        raise
 
 
 def _spool_dataset(rows: Rows, folder: Path, split: str) -> datasets.Dataset:

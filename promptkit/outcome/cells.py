@@ -68,7 +68,7 @@ def write_predictions(cells: Iterable[tuple[Point, Sequence[Mapping[str, Any]]]]
 
     from promptkit.files import new_file
 
-    with new_file(path) as file:
+    with new_file(path, replace=True) as file:
         table = pyarrow.Table.from_pylist(list(_prediction_rows(cells)))
         pyarrow.parquet.write_table(table, file)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,17 +14,16 @@ from typing import Any, TypeVar
 import orjson
 
 from promptkit.errors import DataError, RunError
-from promptkit.files import check_free, temporary_path, unwritable
+from promptkit.files import check_free, publish_all, temporary_folder
 from promptkit.library import display_path
-from promptkit.sets.mixture import OWN, Mixture, make_mixture
+from promptkit.sets.contents import ENDING, FORM, MARK, Ingredients, Layout, read_contents
+from promptkit.sets.mixture import OWN, Mixture
 from promptkit.sets.stock import Stock
 from promptkit.sets.training_set import Component, Item, Row, TrainingSet, load_component
 from promptkit.sets.wording import RANDOM, SWAPPED, load_legend
 from promptkit.task import Task, load_task
 
 Written = TypeVar("Written")
-#: The first key of a manifest, and which form it has.
-MARK, FORM = "promptkit_manifest", 1
 #: The packages that rows, or the bytes of a file of rows, depend on.
 PACKAGES = ("promptkit", "jinja2", "numpy", "orjson", "pyarrow", "datasets")
 #: Ids of removed records that a manifest names at most, per reason.
@@ -54,7 +52,7 @@ class Tally:
     def _add(self, item: Item, row: Row) -> None:
         moment, k, labels = item.moment, len(row["demonstration_ids"]), item.component.task.labels
         label = labels[item.record.label] if labels and isinstance(item.record.label, int) else None
-        self.counts[moment.part, row["template"], k, row.get("labels", OWN), moment.epoch, label] += 1
+        self.counts[moment.part, row["template"], k, row.get("wording", OWN), moment.epoch, label] += 1
         self._rows.update(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
         named = (moment.part, moment.id, moment.epoch, moment.repeat, row["template"], k)
         self._ids.update(orjson.dumps(named, option=orjson.OPT_APPEND_NEWLINE))
@@ -140,7 +138,7 @@ def _hash_legend(mixture: Mixture) -> str | None:
 
 def manifest_path(out: Path) -> Path:
     """Return where the manifest of a file or folder of rows stands: beside it."""
-    return out.with_name(f"{out.stem if out.suffix in ('.jsonl', '.parquet') else out.name}.manifest.json")
+    return out.with_name(f"{out.stem if out.suffix in ('.jsonl', '.parquet') else out.name}{ENDING}")
 
 
 def write_set(
@@ -159,32 +157,34 @@ def write_set(
     beside = manifest_path(out)
     for path in (out, beside):
         check_free(path)
-    stage = temporary_path(out)
-    try:
-        stage.mkdir(parents=True)
+    with temporary_folder(out) as stage:
         try:
             written = write(stage / out.name)
         except RunError as error:
             raise RunError(str(error).replace(str(stage / out.name), str(out))) from error
-        content = {
-            MARK: FORM,
-            **describe_set(tally.training_set),
-            "removed_ids": {name: stock.removed_ids(_NAMED) for name, stock in tally.training_set.stocks.items()},
-            **tally.summary(),
-            "export": {**export, "suffix": out.suffix},
-            "files": _describe_files(stage),
-            "versions": _versions(),
-        }
-        if manifest is not None:
-            manifest.check(content)
         made = sorted(stage.iterdir())
-        (stage / beside.name).write_bytes(orjson.dumps(content, option=_OPTIONS))
-        _move_all([stage / beside.name, *made], out.parent)
-    except OSError as error:
-        raise unwritable(out, error) from error
-    finally:
-        _remove(stage)
+        (stage / beside.name).write_bytes(make_manifest(tally, stage, export, manifest))
+        publish_all([stage / beside.name, *made], out.parent)
     return written
+
+
+def make_manifest(tally: Tally, folder: Path, export: Mapping[str, Any], manifest: Manifest | None = None) -> bytes:
+    """Return the manifest, as the bytes of a file, of a set whose files, and no others, are in `folder`.
+
+    Raises DataError where it is not what `manifest`, from which the set was made again, says.
+    """
+    content = {
+        MARK: FORM,
+        **describe_set(tally.training_set),
+        "removed_ids": {name: stock.removed_ids(_NAMED) for name, stock in tally.training_set.stocks.items()},
+        **tally.summary(),
+        "export": dict(export),
+        "files": _describe_files(folder),
+        "versions": _versions(),
+    }
+    if manifest is not None:
+        manifest.check(content)
+    return orjson.dumps(content, option=_OPTIONS)
 
 
 def _describe_files(folder: Path) -> dict[str, Any]:
@@ -197,29 +197,6 @@ def _describe_files(folder: Path) -> dict[str, Any]:
     return described
 
 
-def _move_all(paths: Sequence[Path], folder: Path) -> None:
-    """Move files and folders to `folder`; after an error none of them is there. Nothing is overwritten."""
-    moved: list[Path] = []
-    for path in paths:
-        check_free(folder / path.name)
-    try:
-        for path in paths:
-            path.rename(folder / path.name)
-            moved.append(folder / path.name)
-    except BaseException:
-        for path in moved:
-            _remove(path)
-        raise
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
-
-
 def _versions() -> dict[str, str]:
     found = {"python": ".".join(platform.python_version_tuple()[:2])}
     for package in PACKAGES:
@@ -228,59 +205,39 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def is_manifest(source: str | Path) -> bool:
-    """Whether a file is the manifest of a training set."""
-    path = Path(source)
-    if path.suffix != ".json" or not path.is_file():
-        return False
-    with suppress(ValueError, OSError):
-        read = orjson.loads(path.read_bytes())
-        return isinstance(read, dict) and MARK in read
-    return False
-
-
 class Manifest:
     """A manifest that was read, to make its set again and to hold what comes out against it."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self.content: dict[str, Any] = orjson.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path}: not the manifest of a training set: {error}") from error
-        form = self.content.get(MARK) if isinstance(self.content, dict) else None
-        if form != FORM:
-            raise DataError(f"{path}: a manifest of form {form!r}; this promptkit reads form {FORM}")
+        self.path, self.contents = path, read_contents(path)
 
     def rebuild(self, data: str | None = None) -> TrainingSet:
         """Return the set made again; `data` is where the data are now, as for a mixture.
 
         Raises DataError naming the first template, task or data that is not what it was.
         """
-        mixture = make_mixture(self.content["settings"], str(self.path))
+        mixture, then = self.contents.settings, self.contents.tasks
         mixture = mixture.at(data) if data is not None else mixture
         for name, part in mixture.tasks.items():
-            self._compare_task(self.content["tasks"][name], load_task(part.task))
+            self._compare_task(then[name], load_task(part.task))
         components = [load_component(name, part) for name, part in mixture.tasks.items()]
         for component in components:
-            self._compare_all(
-                "template", self.content["tasks"][component.name]["templates"], template_hashes(component)
-            )
-        self._compare("templates/_legend.jinja", self.content["legend"], _hash_legend(mixture))
+            self._compare_all("template", then[component.name].templates, template_hashes(component))
+        self._compare("templates/_legend.jinja", self.contents.legend, _hash_legend(mixture))
         made = TrainingSet(mixture, components)
         for name in mixture.tasks:
-            self._compare_data(self.content["tasks"][name], _describe_stock(made, name))
+            self._compare_data(then[name], _describe_stock(made, name))
         return made
 
-    def _compare_task(self, then: Mapping[str, Any], task: Task) -> None:
-        self._compare(f"task {task.name!r} ({display_path(task.path)})", then["sha256"], task.hash)
+    def _compare_task(self, then: Ingredients, task: Task) -> None:
+        self._compare(f"task {task.name!r} ({display_path(task.path)})", then.sha256, task.hash)
 
-    def _compare_data(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        for key in ("data", "pool"):
-            if key in then:
-                what = f"the {then[key]['split']} data of task {then['task']!r} ({now[key]['source']})"
-                self._compare(what, then[key]["sha256"], now[key]["sha256"])
-        self._compare_all("the data of", then["compared_with"], now["compared_with"])
+    def _compare_data(self, then: Ingredients, now: Mapping[str, Any]) -> None:
+        for key, data in {"data": then.data, "pool": then.pool}.items():
+            if data:
+                what = f"the {data.split} data of task {then.task!r} ({now[key]['source']})"
+                self._compare(what, data.sha256, now[key]["sha256"])
+        self._compare_all("the data of", then.compared_with, now["compared_with"])
 
     def _compare_all(self, what: str, then: Mapping[str, str], now: Mapping[str, str]) -> None:
         for name in {**then, **now}:
@@ -294,14 +251,15 @@ class Manifest:
 
     def check(self, made: Mapping[str, Any]) -> None:
         """Raise DataError where the rows of another manifest are others or, written in the same way, their bytes."""
-        same_way = made["export"] == self.content["export"]
-        if made["rows_sha256"] != self.content["rows_sha256"]:
+        same_way = Layout(**made["export"]) == self.contents.export
+        files = {name: each.sha256 for name, each in self.contents.files.items()}
+        if made["rows_sha256"] != self.contents.rows_sha256:
             what = "other rows came out"
-        elif same_way and _hashes(made["files"]) != _hashes(self.content["files"]):
+        elif same_way and _hashes({name: each["sha256"] for name, each in made["files"].items()}) != _hashes(files):
             what = "the same rows came out as other bytes"
         else:
             return
-        then, now = self.content["versions"], made["versions"]
+        then, now = self.contents.versions, made["versions"]
         others = [f"{name} {then.get(name)} then, {now.get(name)} now" for name in {**then, **now}]
         others = [each for each, name in zip(others, {**then, **now}, strict=True) if then.get(name) != now.get(name)]
         raise DataError(
@@ -310,6 +268,6 @@ class Manifest:
         )
 
 
-def _hashes(files: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _hashes(files: Mapping[str, str]) -> list[str]:
     """Return the hashes of the files that hold rows: a data card names what the set was built from."""
-    return sorted(each["sha256"] for name, each in files.items() if Path(name).name != "README.md")
+    return sorted(digest for name, digest in files.items() if Path(name).name != "README.md")

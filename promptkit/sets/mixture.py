@@ -181,14 +181,20 @@ def make_mixture(settings: Mapping[str, Any], where: str) -> Mixture:
 
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
-    keys = [str(key) for key in first["loc"] if key not in ("int", "literal['all']")]
-    message = first["msg"].removeprefix("Value error, ")
+    keys = _setting(first["loc"])
+    told = [each["msg"] for each in error.errors() if _setting(each["loc"]) == keys]  # of a union, one per member
+    message = ", or ".join([told[0], *(msg[:1].lower() + msg[1:] for msg in told[1:])]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         allowed = list((Part if keys[0] == "tasks" else Mixture).model_fields)
         message = f"unknown setting; allowed: {', '.join(allowed)}.{nearest(keys[-1], allowed)}"
     elif "input" in first and not isinstance(first["input"], Mapping):
         message = f"found {first['input']!r}; {message[:1].lower()}{message[1:]}"
     return f"{'.'.join(keys)}: {message}" if keys else message
+
+
+def _setting(place: Sequence[int | str]) -> list[str]:
+    """Return the keys that lead to a setting, without pydantic's names for the members of a union."""
+    return [str(key) for key in place if not re.match(r"constrained-|literal\[|int$", str(key))]
 
 
 def share_records(counts: Sequence[int], mixture: Mixture) -> list[float]:

@@ -121,6 +121,10 @@ class TrainingSet:
         self._gathered: dict[str, list[Record]] = {}
         self._reword = Rewording()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what goes to another process: what can be made there when it is needed stays here."""
+        return {**vars(self), "_demonstrations": {}, "_reword": Rewording()}
+
     @property
     def total(self) -> int:
         """How many rows the set has."""
@@ -130,7 +134,7 @@ class TrainingSet:
     def rows(self, share: int = 0, shares: int = 1) -> Iterator[Row]:
         """Yield the rows; of several shares, those of every `shares`-th appearance of a record from `share` on.
 
-        Every row has the columns of `build_pairs`; `epoch`, `repeat` and `labels` where these can differ.
+        Every row has the columns of `build_pairs`; `epoch`, `repeat` and `wording` where these can differ.
         """
         for item in itertools.islice(self.items(), share, None, shares):
             yield from self.render(item)
@@ -155,7 +159,7 @@ class TrainingSet:
             row = pair_row(build_pair(bound, item.record, shown, chat=self.mixture.chat))
             if self._label_names:
                 row["label"] = _label_name(component.task, item.record)
-            marks = {"epoch": moment.epoch, "repeat": moment.repeat, "labels": wording}
+            marks = {"epoch": moment.epoch, "repeat": moment.repeat, "wording": wording}
             yield row | {mark: marks[mark] for mark in self._marks}
 
     def _draw_ways(self, item: Item) -> Iterator[tuple[str, int]]:
@@ -197,7 +201,7 @@ class TrainingSet:
         several = {
             "epoch": self.mixture.epochs > 1,
             "repeat": again or len(self.components) > 1,
-            "labels": reworded,
+            "wording": reworded,
         }
         return [mark for mark, varies in several.items() if varies]
 
@@ -209,8 +213,10 @@ class TrainingSet:
         return {each.name: stocks[each.source] for each in self.components}
 
     def _deal(self, component: Component) -> NDArray[Any]:
-        part = component.part
-        return self.stocks[component.name].deal(balance=part.balance)[: part.limit]
+        part, stock = component.part, self.stocks[component.name]
+        if not len(stock.findings.codes):
+            raise DataError(f"{stock.place}: holds no records, which the rows of {part.task!r} are made of; give some")
+        return stock.deal(balance=part.balance)[: part.limit]
 
     def _count(self) -> dict[str, int]:
         names, there = list(self._dealt), [len(dealt) for dealt in self._dealt.values()]

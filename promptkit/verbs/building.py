@@ -13,7 +13,8 @@ from promptkit.errors import DataError
 from promptkit.evaluate import Progress
 from promptkit.prompt import prompt_row
 from promptkit.sets import Mixture, Part, TrainingSet, is_mixture, load_mixture, make_mixture
-from promptkit.sets.manifest import Manifest, Tally, is_manifest, manifest_path, write_set
+from promptkit.sets.contents import is_manifest, read_contents
+from promptkit.sets.manifest import Manifest, Tally, make_manifest, write_set
 from promptkit.sets.mixture import parse_weight
 from promptkit.splits import is_cut
 from promptkit.task import load_task
@@ -52,18 +53,22 @@ class Building:
             return write(out)
         return write_set(self.tally, out, write, export, self.manifest)
 
+    def make_manifest(self, folder: Path, export: Mapping[str, Any]) -> bytes | None:
+        """Return the manifest of the rows, which were all written to `folder`; None for prompts."""
+        return None if self.tally is None else make_manifest(self.tally, folder, export, self.manifest)
+
     def report(self) -> list[str]:
         """Return, in words, what the rows come from and what was left out of them: a line per task."""
         notes = [] if self.note is None else [self.note]
         return notes if self.tally is None else describe_removed(self.tally.training_set)
 
-    def summary(self, out: Path | None) -> dict[str, Any]:
-        """Return the same as JSON, with the path of the manifest; nothing for prompts."""
+    def summary(self, manifest: str | None) -> dict[str, Any]:
+        """Return the same as JSON, with the name of the manifest; nothing for prompts."""
         if self.tally is None:
             return {}
         stocks = self.tally.training_set.stocks
         removed = {name: stock.findings.count() for name, stock in stocks.items()}
-        return {"manifest": None if out is None else str(manifest_path(out)), "removed": removed}
+        return {"manifest": manifest, "removed": removed}
 
 
 def choose_kind(source: str, kind: str | None) -> str:
@@ -81,17 +86,17 @@ def _name_source(source: str) -> str:
 def recall_export(source: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a mixture or a manifest says of how its rows are laid out: the split; the format, if none is given.
 
-    Without `out` in what is given, rows are neither laid out in files nor compared with the manifest's.
+    Without `out` or `push` in what is given, rows are neither laid out in files nor compared with the manifest's.
     """
     name = _name_source(source)
     if name == MIXTURE:
         return {} if "split" in given else {"split": load_mixture(source).split}
     if name == TASK:
         return {}
-    content = Manifest(Path(source)).content
-    layout = {key: content["export"].get(key) for key in ("format", "shards", "shard_rows")}
-    recalled = {} if layout.keys() & given.keys() or "out" not in given else layout
-    return {"split": content["settings"]["split"], **recalled}
+    contents = read_contents(Path(source))
+    layout = contents.export.model_dump(include={"format", "shards", "shard_rows"})
+    recalled = {} if layout.keys() & given.keys() or not {"out", "push"} & given.keys() else layout
+    return {"split": contents.settings.split, **recalled}
 
 
 def build_rows(source: str, kind: str, *, turns: bool = False, track: Track | None = None, **given: Any) -> Building:

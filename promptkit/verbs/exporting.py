@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,9 @@ from typing import Any
 from promptkit.errors import TaskError
 from promptkit.export.data_card import Tally, write_card
 from promptkit.export.formats import CHAT_FORMATS, TEXT_FORMATS, export_rows
+from promptkit.export.hub import find_repository, manifest_name, push_rows
 from promptkit.files import check_free, find_writer, write_rows
+from promptkit.sets.manifest import manifest_path
 from promptkit.sources import check_no_shards
 from promptkit.task import Task, load_task
 
@@ -56,10 +58,24 @@ class Export:
         return self.push or str(path.with_name(f"{path.stem}-*{path.suffix}") if cut and path.suffix else path)
 
     @property
+    def suffix(self) -> str:
+        """The ending of the files that the rows are put in; none for a folder."""
+        if self.push:
+            return ".jsonl" if self.format == "openai" else ".parquet"
+        return Path(self.out or "").suffix
+
+    @property
+    def manifest(self) -> str | None:
+        """Where the manifest of pairs will be: beside `out`, or in the repository; None on stdout."""
+        if self.push:
+            return f"{self.push}/{manifest_name(self.split)}"
+        return str(manifest_path(Path(self.out))) if self.out else None
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What a manifest keeps of how rows were written."""
         given = {"format": self.format, "split": self.split, "shards": self.shards, "shard_rows": self.shard_rows}
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in given.items() if value is not None} | {"suffix": self.suffix}
 
     def misuse(self) -> str | None:
         """Return what is wrong with settings that do not go together, or None."""
@@ -83,10 +99,17 @@ class Export:
         return next((message for message, found in wrong.items() if found), None)
 
     def check(self) -> None:
-        """Raise RunError where something is in the place of `out` already, or its ending is unknown."""
+        """Raise RunError where something is in the place of the rows already, or cannot be put there.
+
+        The hub is asked who pushes, and whether the split is there.
+        """
+        if self.push:
+            find_repository(self.push, self.split)
         if self.out:
             path = Path(self.out)
             check_free(path)
+            if self.kind == "pairs":
+                check_free(manifest_path(path))
             if path.suffix:
                 find_writer(path)
             if self.shards or self.shard_rows:
@@ -109,19 +132,18 @@ class Export:
             return write_shards(rows, path, shards=self.shards, shard_rows=self.shard_rows)
         return write_rows(rows, path)
 
-    def upload(self, rows: Rows) -> tuple[str, int]:
-        """Push rows to the hub; return (address of the commit, how many rows)."""
-        from promptkit.export.hub import push_rows
-
+    def upload(self, rows: Rows, manifest: Callable[[Path], bytes | None]) -> tuple[str, int]:
+        """Push rows to the hub; return (address of the commit, how many rows). `manifest` is that of `push_rows`."""
         return push_rows(
             self._watch(rows),
             str(self.push),
             split=self.split,
             card=self._card,
             private=not self.public,
-            suffix=".jsonl" if self.format == "openai" else ".parquet",
+            suffix=self.suffix,
             shards=self.shards,
             shard_rows=self.shard_rows,
+            manifest=manifest,
         )
 
     def _watch(self, rows: Rows) -> Rows:

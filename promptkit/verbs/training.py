@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptkit.data import hash_order, load_records
-from promptkit.errors import RunError, TrainError
+from promptkit.errors import TrainError
 from promptkit.export.formats import read_pair_rows
+from promptkit.files import check_free
 from promptkit.prompt import build_prompt
 from promptkit.sources import holds_rows
 from promptkit.task import Task, load_task
@@ -53,8 +54,7 @@ def train_source(
     given = dict(seeds or {})
     check_seeds(given)
     path = Path(out) if out else Path("adapters") / f"{Path(source).stem}-seed{seed}"
-    if path.exists():
-        raise RunError(f"{path}: exists already; give another --out, or remove it first")
+    check_free(path)
     validation = None
     if holds_rows(source):
         _refuse_drawn(given)

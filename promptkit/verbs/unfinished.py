@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from promptkit.errors import PromptkitError, RunError
-from promptkit.files import Columns, check_free, find_writer, unwritable
+from promptkit.files import Columns, check_free, find_writer, publish, unwritable
 from promptkit.lock import take_lock
 
 Row = Mapping[str, Any]
@@ -56,7 +56,7 @@ class Unfinished:
             with whole.open("wb") as file:
                 find_writer(self.out)(map(shape, self._read()), file, columns)
                 _sync(file)
-        os.replace(whole, self.out)
+        publish(whole, self.out)
         shutil.rmtree(self.folder)
 
     def _read(self) -> Iterator[Row]:
