@@ -278,8 +278,9 @@ def _assumptions(groups: Groups, rows: Sequence[Mapping[str, Any]]) -> list[str]
     if not trained:
         return []
     most = max(trained, key=lambda row: row["training"]["rows"])["training"]
+    passes = "1 pass" if most["epochs"] == 1 else f"{most['epochs']:.3g} passes"
     said = [
-        f"Training is one adapter on {most['rows']:,} rows, {most['epochs']:.3g} passes, its validation included; it "
+        f"Training is one adapter on {most['rows']:,} rows, {passes}, its validation included; it "
         "is merged, so its prompts cost what the base model's do. FLOP are what is counted, accuracies taken as equal.",
         "Recomputed: every prompt computes its demonstrations. Shared: they are computed once for all prompts.",
     ]

@@ -99,6 +99,8 @@ def test_assumptions_are_said(small: Model) -> None:
     said = compare("films", model=small.name, train_sizes=(2, 4), **SMALL)["ledger"]["assumptions"]
     assert said[0].startswith("Training is one adapter on 4 rows, 30 passes, its validation included; it is merged")
     assert any(sentence.startswith("Retrieved (bm25): each prompt has demonstrations of its own") for sentence in said)
+    once = compare("films", model=small.name, **{**SMALL, "methods": ("lora",), "epochs": 1})["ledger"]["assumptions"]
+    assert "rows, 1 pass, its validation included" in once[0]
     assert compare("films", model=small.name, methods=("zero-shot",), **SMALL)["ledger"]["assumptions"] == []
 
 

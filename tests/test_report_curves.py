@@ -28,6 +28,17 @@ def test_it_fits_80_columns() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_long_names_of_templates_fit_80_columns() -> None:
+    """The ledger of a free-text task, with what is written and long names of templates, is not cut either."""
+    result = full()
+    for rows in (result["methods"], result["ledger"]["conditions"]):
+        for each in rows:
+            each["template"] = f"word-problems/{'cot' if 'cot' in each['method'] else 'plain'}"
+    text = printed(result)
+    assert "writ-" in text
+    assert "…" not in text
+
+
 def test_every_point_has_a_line() -> None:
     """A point stands with its rows, runs, accuracy, failed runs, and the cost of 1,000 items, shared and recomputed."""
     text = printed(full())

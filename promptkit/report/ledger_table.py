@@ -15,7 +15,7 @@ _KINDS = {
     "demonstrations": "shown",
     "input": "input",
     "label": "labels",
-    "generated": "written",
+    "generated": "writ-\nten",
 }
 _TRAINED = {"read": "train:\nread", "completion": "with\nloss", "validation": "vali-\ndation"}
 
