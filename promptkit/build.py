@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from promptkit.data import check_limit, describe_source, iterate_records, load_records, sample_records
-from promptkit.errors import DataError
+from promptkit.errors import DataError, TemplateError
 from promptkit.files import rows_to_table
 from promptkit.order import BY_NEARNESS, order_demonstrations
 from promptkit.pair import pair_table
@@ -22,7 +22,7 @@ from promptkit.record import Record
 from promptkit.select import Draw, Embed, Probabilities, Selector
 from promptkit.splits import is_cut, iterate_half
 from promptkit.task import Task, load_task
-from promptkit.template import BoundTemplate, Template, load_template
+from promptkit.template import BoundTemplate, Template, is_glob, load_template, match_templates
 
 if TYPE_CHECKING:
     import datasets
@@ -208,7 +208,8 @@ def _share_rows(made: TrainingSet, count: int, shares: list[int]) -> Rows:
 def is_plain(template: object, settings: Mapping[str, Any]) -> bool:
     """Whether no more is asked for than one split in one template: its rows are those of the data, none left out."""
     whole = not is_cut(settings.get("data"), settings.get("split"))
-    return isinstance(template, Template | str) and settings.keys() <= PLAIN and whole
+    one = isinstance(template, Template) or (isinstance(template, str) and not is_glob(template))
+    return one and settings.keys() <= PLAIN and whole
 
 
 def _plain_tables(task: object, template: Any, settings: Mapping[str, Any]) -> Iterator[pyarrow.Table] | None:
@@ -220,8 +221,18 @@ def _plain_tables(task: object, template: Any, settings: Mapping[str, Any]) -> I
 
 def _bind(task: Task | str, template: Template | str) -> tuple[Task, BoundTemplate]:
     task = task if isinstance(task, Task) else load_task(task)
-    template = template if isinstance(template, Template) else load_template(template)
+    template = template if isinstance(template, Template) else load_template(_find_one(str(template), task))
     return task, template.bind(task)
+
+
+def _find_one(pattern: str, task: Task) -> str:
+    """Return the name of the one template that a name, in the task's family or in full, stands for."""
+    names = match_templates([pattern], task.templates)
+    if len(names) > 1:
+        raise TemplateError(
+            f"{pattern!r} stands for {len(names)} templates, one is needed; name it: {', '.join(names)}"
+        )
+    return names[0]
 
 
 def _take(

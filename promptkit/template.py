@@ -175,8 +175,9 @@ class BoundTemplate:
         """Return the record's rationale as a demonstration shows it and training teaches it."""
         if record.rationale is None:
             raise TemplateError(
-                f"{self.template.name} reasons before it answers, but record {record.id!r} has no rationale; "
-                "use a template without one, or map `rationale` to a column of the data"
+                f"{self.template.parts['rationale'].place}: {self.template.name} reasons before it answers, "
+                f"but record {record.id!r} has no rationale; use a template without one, or map `rationale` to a "
+                "column of the data"
             )
         values = {**self._values(record), "rationale": record.rationale}
         return self._call(self.template.parts["rationale"], values, f"rationale of record {record.id!r}")
@@ -229,10 +230,15 @@ def find_templates() -> dict[str, Path]:
     return find_names("templates", ".jinja")
 
 
-def match_templates(patterns: Iterable[str], family: str) -> list[str]:
-    """Return the names that match `patterns`: full names, names inside `family`, or globs of either.
+def is_glob(pattern: str) -> bool:
+    """Return whether a template's name may stand for several: `*`, `?` and `[` are signs of a glob."""
+    return any(sign in pattern for sign in "*?[")
 
-    Raises TemplateError for a pattern that matches nothing.
+
+def match_templates(patterns: Iterable[str], family: str) -> list[str]:
+    """Return the names that match `patterns`: names inside `family`, full names, or globs of either.
+
+    A pattern without a slash is looked for in the family first. Raises TemplateError for one that matches nothing.
     """
     names = find_templates()
     found: list[str] = []
@@ -240,8 +246,8 @@ def match_templates(patterns: Iterable[str], family: str) -> list[str]:
         if pattern.endswith(".jinja") and Path(pattern).is_file():
             matches = [pattern]
         else:
-            matches = [name for name in names if fnmatch.fnmatchcase(name, pattern)]
-            matches = matches or [n for n in names if fnmatch.fnmatchcase(n, f"{family}/{pattern}")]
+            full, within = (fnmatch.filter(names, way) for way in (pattern, f"{family}/{pattern}"))
+            matches = full or within if "/" in pattern else within or full
         if not matches:
             near = nearest(pattern, [*names, *(name.split("/")[-1] for name in names)])
             raise TemplateError(f"no template matches {pattern!r}; `promptkit list templates` shows them.{near}")

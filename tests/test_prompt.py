@@ -15,7 +15,7 @@ from promptkit.prompt import build_prompt, prompt_from_row, prompt_row, render_p
 from promptkit.record import Record
 from promptkit.task import load_task
 from promptkit.template import load_template
-from tests.conftest import Project
+from tests.conftest import TEMPLATE, Project
 
 GOLDEN = Path(__file__).parent / "golden"
 REVIEW = Record("q", {"text": "The soup was cold and the waiter rude."}, 0, "The food is criticised.")
@@ -116,6 +116,18 @@ def test_build_prompts_gives_rows_with_provenance(project: Project) -> None:
         assert row["prompt"].count("Sentiment:") == 3
     streamed = build_prompts("films", "films/plain", k=2, data="data", limit=3, seed=1, streaming=True)
     assert list(streamed) == list(rows)
+
+
+def test_a_template_is_named_within_its_family(project: Project) -> None:
+    """A name without a slash is one of the task's family; several are too many for prompts, and a set of pairs."""
+    project.write("templates/films/terse.jinja", TEMPLATE)
+    for build in (build_prompts, build_pairs):
+        assert list(build("films", "plain", data="data")) == list(build("films", "films/plain", data="data"))
+    with pytest.raises(
+        TemplateError, match=r"'\*' stands for 2 templates, one is needed; name it: films/plain, films/terse"
+    ):
+        build_prompts("films", "*", data="data")
+    assert len(build_pairs("films", "*", data="data")) == 12
 
 
 def test_build_pairs_equals_pair_by_pair(project: Project) -> None:

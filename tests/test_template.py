@@ -190,6 +190,7 @@ def test_no_file_outside_the_template_folders_is_read(project: Project) -> None:
 def test_names_match_globs_and_family(project: Project) -> None:
     """A pattern matches full names, or names inside the task's family; nothing found is an error."""
     assert match_templates(["plain"], "films") == ["films/plain"]
+    assert match_templates(["*"], "films") == match_templates(["films/*"], "nothing") == ["films/plain"]
     assert "sentiment/plain" in match_templates(["sentiment/*"], "films")
     with pytest.raises(TemplateError, match=r"no template matches 'plian'.*Did you mean 'plain'"):
         match_templates(["plian"], "films")

@@ -268,6 +268,19 @@ def test_rationales_are_in_the_completion(sets: Project) -> None:
     assert all("It says so." not in row["completion"] for row in rows if row["template"] == "films/plain")
 
 
+def test_a_glob_takes_what_can_be_taught(sets: Project) -> None:
+    """Without rationales in the data a glob leaves out templates that reason; named, they are an error."""
+    sets.write("templates/films/cot.jinja", COT)
+    assert {row["template"] for row in build("*", epochs=1)} == {"films/plain", "films/terse"}
+    assert len(build("*", per_record=2, limit=7)) == 14
+    with pytest.raises(
+        TemplateError, match=r"templates/films/cot\.jinja:2: films/cot reasons .* 'r0' has no rationale"
+    ):
+        build("cot")
+    with pytest.raises(TemplateError, match=r"films: all templates that match 'co\*' reason before they answer"):
+        build("co*")
+
+
 def mixture(**given: Any) -> TrainingSet:
     """Return a mixture of the films and a smaller task."""
     parts = {"films": {"data": "data", "templates": {"plain": 1, "terse": 1}}, "songs": {"data": "songs"}}

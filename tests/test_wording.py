@@ -115,6 +115,11 @@ def test_labels_that_have_no_words_are_refused(project: Project) -> None:
     shipped.write_text(TEMPLATE.replace("target(label) %} {{ label }}", "target(index) %} {{ index }}"))
     with pytest.raises(TemplateError, match=r"letter\.jinja:\d+: labels 'swapped': the target does not show"):
         build("films/letter", labels="swapped")
+    shipped.write_text(TEMPLATE.replace("target(label) %} {{ label }}", "target(label, index) %} {{ 'AB'[index] }}"))
+    with pytest.raises(
+        TemplateError, match=r"letter\.jinja:\d+: labels 'random': the target is the same in other words"
+    ):
+        build("films/letter", labels="random")
     project.write("tasks/films.toml", TASK.replace('labels = ["negative", "positive"]\n', ""))
     project.write(
         "templates/films/free.jinja",

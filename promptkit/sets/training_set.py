@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptkit.build import default_selection, is_plain
-from promptkit.errors import DataError
+from promptkit.errors import DataError, TemplateError
 from promptkit.pair import build_pair, pair_row
 from promptkit.record import Record
 from promptkit.sets.draw import Moment
@@ -29,7 +29,7 @@ from promptkit.sets.shots import RowDemonstrations
 from promptkit.sets.stock import TRAIN, Source, Stock, take_stock
 from promptkit.sets.wording import Rewording, check_wording
 from promptkit.task import Task, load_task
-from promptkit.template import BoundTemplate, Template, load_template, match_templates
+from promptkit.template import BoundTemplate, Template, is_glob, load_template, match_templates
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,9 +79,7 @@ def load_component(
     """
     task = task or load_task(part.task)
     if templates is None:
-        patterns = part.templates or {"plain": None}
-        found = {each: pattern for pattern in patterns for each in match_templates([pattern], task.templates)}
-        templates = [(load_template(each), patterns[pattern]) for each, pattern in found.items()]
+        templates = _load_templates(name, part, task)
     bounds = [template.bind(task) for template, _ in templates]
     for bound, wording in itertools.product(bounds, part.labels):
         check_wording(wording, bound)
@@ -89,6 +87,21 @@ def load_component(
         raise DataError(f"{name}: {part.drawn} templates per record were asked for, {len(bounds)} are there")
     weights = {template.name: 1.0 if weight is None else weight for template, weight in templates}
     return Component(name, part, task, {bound.template.name: bound for bound in bounds}, weights)
+
+
+def _load_templates(name: str, part: Part, task: Task) -> list[tuple[Template, float | None]]:
+    """Return the templates that the part names, with their weights; of a glob those that the task's data can teach."""
+    patterns = part.templates or {"plain": None}
+    found = {each: pattern for pattern in patterns for each in match_templates([pattern], task.templates)}
+    loaded = [(load_template(each), pattern) for each, pattern in found.items()]
+    if not task.has_rationales:
+        loaded = [(template, pattern) for template, pattern in loaded if not (template.is_cot and is_glob(pattern))]
+    if not loaded:
+        raise TemplateError(
+            f"{name}: all templates that match {', '.join(map(repr, patterns))} reason before they answer, and task "
+            f"{task.name!r} has no rationales; name one that does not, or map `rationale` to a column of the data"
+        )
+    return [(template, patterns[pattern]) for template, pattern in loaded]
 
 
 @dataclass(frozen=True)

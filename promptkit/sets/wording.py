@@ -59,6 +59,11 @@ def check_wording(name: str, bound: BoundTemplate) -> None:
     target = bound.template.parts["target"]
     if "label" not in target.arguments:
         raise TemplateError(f"{target.place}: labels {name!r}: the target does not show a label's word")
+    if not _shows_words(bound):
+        raise TemplateError(
+            f"{target.place}: labels {name!r}: the target is the same in other words: {bound.shared_choices}; "
+            "use a template whose target shows the label's word"
+        )
     if name == RANDOM and len(_free_words(bound)) < len(bound.words):
         count, most = len(bound.words), len(_free_words(bound))
         raise TemplateError(
@@ -69,6 +74,13 @@ def check_wording(name: str, bound: BoundTemplate) -> None:
         raise TemplateError(f"unknown labels {name!r}; known: {known}.{nearest(name, WORDINGS)}")
     if name not in WORDINGS:
         give_words(bound, name)
+
+
+def _shows_words(bound: BoundTemplate) -> bool:
+    """Whether the target of every label is another one where the label has another word, as far as no record says."""
+    other = replace_words(bound, [f"{word}x" for word in bound.words])
+    own, changed = bound.shared_choices or (), other.shared_choices or ()
+    return all(one != another for one, another in zip(own, changed, strict=True))
 
 
 class Rewording:
