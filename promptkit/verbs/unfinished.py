@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from promptkit.errors import PromptkitError, RunError
-from promptkit.files import Columns, check_free, find_writer, publish, unwritable
+from promptkit.files import Columns, check_free, find_writer, folders_above, publish, unwritable
 
 Row = Mapping[str, Any]
 _WHAT, _ROWS, _INDEX = "what.json", "rows.jsonl", "index.jsonl"
@@ -93,9 +93,7 @@ def unfinished(out: Path, what: Mapping[str, str]) -> Iterator[Unfinished]:
     check_output(out)
     folder = out.with_name(f"{out.name}.part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / _ROWS).open("a+b") as rows, (folder / _INDEX).open("a+b") as index:
-            _lock(rows, folder)
+        with folders_above(out), _open(folder) as (rows, index):
             _check_same(folder, what)
             done = Unfinished(out, folder, rows, index)
             try:
@@ -106,6 +104,15 @@ def unfinished(out: Path, what: Mapping[str, str]) -> Iterator[Unfinished]:
                 raise
     except OSError as error:
         raise unwritable(out, error) from error
+
+
+@contextmanager
+def _open(folder: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Open the files of rows and of the index, in a folder that is made where there is none."""
+    folder.mkdir(exist_ok=True)
+    with (folder / _ROWS).open("a+b") as rows, (folder / _INDEX).open("a+b") as index:
+        _lock(rows, folder)
+        yield rows, index
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:
