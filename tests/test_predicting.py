@@ -90,6 +90,33 @@ def stop_after(parts: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return done
 
 
+def test_an_error_before_the_first_row_leaves_no_folder(network: Model, project: Project) -> None:
+    """Where nothing could be labelled, there is no folder of parts, and none that was made for the output."""
+    project.write("new.jsonl", "not JSON")
+    with pytest.raises(DataError, match=r"new.jsonl:1: not JSON"):
+        labeller(network).label_into("new.jsonl", Path("new/deep/out.jsonl"))
+    assert not Path("new").exists()
+
+
+def test_a_file_that_comes_meanwhile_is_kept(project: Project) -> None:
+    """What somebody puts in the place of the output stays; the rows stay too, and go there when it is free."""
+    out = Path("out.jsonl")
+
+    def finish() -> None:
+        with unfinished(out, {"model": "a"}) as done:
+            if not done.digests:
+                done.add([{"id": "a"}], "digest")
+                out.write_text("mine")
+            done.finish(Columns(), dict)
+
+    with pytest.raises(RunError, match=r"out.jsonl: exists already"):
+        finish()
+    assert out.read_text() == "mine"
+    out.unlink()
+    finish()
+    assert out.read_text() == '{"id":"a"}\n'
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 @pytest.mark.parametrize("parts", [0, 1, 3])
 def test_a_kill_ends_in_the_same_bytes(

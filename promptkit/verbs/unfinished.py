@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from promptkit.errors import PromptkitError, RunError
-from promptkit.files import Columns, check_free, find_writer, publish, unwritable
+from promptkit.files import Columns, check_free, find_writer, folders_above, publish, unwritable
 from promptkit.lock import take_lock
 
 Row = Mapping[str, Any]
@@ -94,10 +94,7 @@ def unfinished(out: Path, what: Mapping[str, str]) -> Iterator[Unfinished]:
     check_output(out)
     folder = out.with_name(f"{out.name}.part")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / _ROWS).open("a+b") as rows, (folder / _INDEX).open("a+b") as index:
-            if not take_lock(rows):
-                raise RunError(f"{folder}: another process is writing there; wait for it, or give another --out")
+        with folders_above(out), _open(folder) as (rows, index):
             _check_same(folder, what)
             done = Unfinished(out, folder, rows, index)
             try:
@@ -108,6 +105,16 @@ def unfinished(out: Path, what: Mapping[str, str]) -> Iterator[Unfinished]:
                 raise
     except OSError as error:
         raise unwritable(out, error) from error
+
+
+@contextmanager
+def _open(folder: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Open the files of rows and of the index, in a folder that is made where there is none."""
+    folder.mkdir(exist_ok=True)
+    with (folder / _ROWS).open("a+b") as rows, (folder / _INDEX).open("a+b") as index:
+        if not take_lock(rows):
+            raise RunError(f"{folder}: another process is writing there; wait for it, or give another --out")
+        yield rows, index
 
 
 def _check_same(folder: Path, what: Mapping[str, str]) -> None:
