@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptkit.errors import DataError, TrainError
+from promptkit.models import Model
 from promptkit.pair import Pair
 from promptkit.prompt import Message
 from promptkit.tokens import Encoder
@@ -28,9 +29,9 @@ def encode(prompt: str, completion: str, **fields: object) -> Row:
     return encode_pairs(MODEL, read_pairs([{"prompt": prompt, "completion": completion, **fields}]))[0]
 
 
-def trained_characters(row: Row, kind: str, text: str) -> tuple[int, int]:
+def trained_characters(row: Row, scored: Model, text: str) -> tuple[int, int]:
     """Return from where to where the trained tokens reach in the text that was encoded."""
-    spans = naive.tokenizer(kind)(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
+    spans = scored.tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)["offset_mapping"]
     return spans[-row.targets][0], spans[-1][1]
 
 
@@ -52,7 +53,7 @@ def test_trained_characters_are_the_completion_s(kind: str, prompt: str, complet
     [row] = encode_pairs(scored, read_pairs([{"prompt": prompt, "completion": completion, "choices": [completion]}]))
     joined = Encoder(scored.tokenizer).join(prompt, completion)
     assert (row.ids, row.start, row.spans) == (joined.ids, joined.start, joined.spans)
-    first, last = trained_characters(row, kind, text)
+    first, last = trained_characters(row, scored, text)
     assert not text[last:].strip()
     assert not text[len(prompt) : first].strip()
     assert row.spans or not text[first : len(prompt)].strip()
@@ -69,10 +70,11 @@ def test_trained_characters_are_the_completion_s(kind: str, prompt: str, complet
 def test_token_across_the_join_is_trained(kind: str, prompt: str, completion: str) -> None:
     """Where the end of the prompt and the label are one token, that token is trained, and the row says so."""
     row = {"prompt": prompt, "completion": completion, "choices": [completion]}
-    [encoded] = encode_pairs(naive.model(kind=kind), read_pairs([row]))
+    scored = naive.model(kind=kind)
+    [encoded] = encode_pairs(scored, read_pairs([row]))
     assert encoded.spans
     assert encoded.targets >= 1
-    first, last = trained_characters(encoded, kind, prompt + completion)
+    first, last = trained_characters(encoded, scored, prompt + completion)
     assert first < len(prompt) < last == len(prompt + completion)
 
 
