@@ -7,7 +7,7 @@ by their logsumexps; given the merged output and logsumexp, the kernel's own bac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -119,15 +119,15 @@ class _Attention(torch.autograd.Function):
         _, heads, columns, size = query.shape
         found = query.new_empty(1, columns, heads, size)
         sums = query.new_empty(1, columns, heads, dtype=torch.float32).transpose(1, 2)
-        out = found.transpose(1, 2)
-        for queries, keys, causal in _parts(layout):
-            own, own_sums = _forward(queries(query), keys(key), keys(value), 0.0, causal, scale=scaling)
+        read, written = (query, key, value), (found.transpose(1, 2), sums)
+        for views, causal in _parts(layout, read, written):
+            (queries, _, _, out, before), (_, keys, values, _, _) = views
+            own, own_sums = _forward(queries, keys, values, 0.0, causal, scale=scaling)
             if causal:
-                queries(out).copy_(own)
-                queries(sums).copy_(own_sums)
+                out.copy_(own)
+                before.copy_(own_sums)
             else:
-                before = queries(sums)
-                queries(out).lerp_(own, torch.sigmoid(own_sums - before)[..., None].to(own.dtype))
+                out.lerp_(own, torch.sigmoid(own_sums - before)[..., None].to(own.dtype))
                 before.copy_(torch.logaddexp(before, own_sums))
         ctx.save_for_backward(query, key, value, found, sums)
         ctx.layout, ctx.scaling = layout, scaling
@@ -137,48 +137,47 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, found, sums = ctx.saved_tensors
-        out, towards = found.transpose(1, 2), gradient.transpose(1, 2)
         gradients = [torch.zeros_like(states) for states in (query, key, value)]
-        to_query, to_key, to_value = gradients
-        for queries, keys, causal in _parts(ctx.layout):
-            parts = _backward(
-                queries(towards),
-                queries(query),
-                keys(key),
-                keys(value),
-                queries(out),
-                queries(sums),
-                0.0,
-                causal,
-                scale=ctx.scaling,
-            )
-            for buffer, part in zip((queries(to_query), keys(to_key), keys(to_value)), parts, strict=True):
+        read = (query, key, value, found.transpose(1, 2), sums, gradient.transpose(1, 2))
+        for views, causal in _parts(ctx.layout, read, gradients):
+            (queries, _, _, out, own, towards, to_query, _, _), (_, keys, values, _, _, _, _, to_key, to_value) = views
+            parts = _backward(towards, queries, keys, values, out, own, 0.0, causal, scale=ctx.scaling)
+            for buffer, part in zip((to_query, to_key, to_value), parts, strict=True):
                 buffer.add_(part)
-        return to_query, to_key, to_value, None, None
+        return *gradients, None, None
 
 
-class _Columns:
-    """`count` rows of `length` columns each, from column `start` on: a view [1, H, T, D] -> [count, H, length, D]."""
-
-    def __init__(self, start: int, count: int, length: int) -> None:
-        self.start, self.count, self.length = start, count, length
-
-    def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        columns = states[0, :, self.start : self.start + self.count * self.length]
-        return columns.view(-1, self.count, self.length, *columns.shape[2:]).transpose(0, 1)
+_Views = tuple[torch.Tensor, ...]
 
 
-def _parts(layout: Layout) -> Iterator[tuple[_Columns, _Columns, bool]]:
-    """Yield what attends to what, and whether causally; what rows attend to before them comes after themselves."""
+def _parts(layout: Layout, *states: Sequence[torch.Tensor]) -> Iterator[tuple[tuple[_Views, _Views], bool]]:
+    """Yield what attends to what, and whether causally; what rows attend to before them comes after themselves.
+
+    Either is given as a view of each of the states [1, H, T, ...]: [rows, H, columns of a row, ...].
+    """
+    given = [each for several in states for each in several]
+    cuts = [iter(torch.split(each[0], list(_sizes(layout)), dim=1)) for each in given]
     for start, group in _starts(layout):
         end = start + group.prefix
-        for first, count, length in _runs(group, end):
-            row = _Columns(first, count, length)
-            yield row, row, True
+        prefix = tuple(next(cut)[None] for cut in cuts) if group.prefix else ()
+        for count, length in group.runs:
+            pieces = [next(cut) for cut in cuts]
+            if count == 1:
+                rows = tuple(piece[None] for piece in pieces)
+            else:
+                rows = tuple(piece.view(-1, count, length, *piece.shape[2:]).transpose(0, 1) for piece in pieces)
+            yield (rows, rows), True
+        if prefix:
+            yield (prefix, prefix), True
+            yield (tuple(each[:, :, end : start + group.length] for each in given), prefix), False
+
+
+def _sizes(layout: Layout) -> Iterator[int]:
+    """Yield how many columns stand together: a prefix that is shared, rows as long as one another."""
+    for group in layout.groups:
         if group.prefix:
-            prefix = _Columns(start, 1, group.prefix)
-            yield prefix, prefix, True
-            yield _Columns(end, 1, group.length - group.prefix), prefix, False
+            yield group.prefix
+        yield from (count * length for count, length in group.runs)
 
 
 def _starts(layout: Layout) -> Iterator[tuple[int, Group]]:

@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -268,8 +268,8 @@ class Contestant:
         return [loss for report in self.reports for loss in report["losses"]]
 
     def figure(self, name: str) -> float:
-        """The mean over its turns, the first left out."""
-        return fmean(report[name] for report in self.reports[1:])
+        """The median over its turns, the first left out."""
+        return median(report[name] for report in self.reports[1:])
 
 
 def compare(options: argparse.Namespace) -> Iterator[Contestant]:
