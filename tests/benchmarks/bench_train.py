@@ -8,8 +8,8 @@ optimizer and learning rates. `Trainer + peft` is what its documentation shows: 
 batches. `TRL` is SFTTrainer on tokenized rows, needs `--peer-python` with trl in it, and runs twice: as it comes, and
 without activation checkpointing, its best on a CPU. `promptkit` has the same rows in the same batches, `by length` its
 own batches. Each is a process of its own; they take turns, some steps at a time, and one more round before it that is
-not counted: `promptkit` checks its packing there. The median of the turns is taken, of seconds and of processor seconds,
-which depend less on what else the machine does. All processes stay, and a stock trainer of Qwen's shape on 16 rows takes
+not counted: `promptkit` checks its packing there. Taken are medians of the turns, of seconds and processor seconds,
+which depend less on what else the machine does. All processes stay, and a stock trainer of Qwen's shape on 16 rows has
 some 9 GB: name those to be compared with `--only`.
 """
 
