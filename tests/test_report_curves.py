@@ -147,6 +147,16 @@ def test_every_point_is_drawn() -> None:
     assert list(recomputed.get_ydata()) == [2e11 + 4e10, 2e11 + 16e10]
 
 
+def test_lines_that_reason_first_are_drawn_too() -> None:
+    """Chain of thought has a template of its own, in which LoRA was not trained: it stands beside the others."""
+    result = full()
+    shared = next(line for line in result["curves"]["lines"] if line["kind"] == "shared")
+    result["curves"]["lines"].append({**shared, "name": "few-shot-cot", "method": "few-shot-cot", "template": "a/cot"})
+    accuracy, cost = draw_curves(result).axes
+    assert "few-shot-cot" in {line.get_label() for line in accuracy.lines}
+    assert "few-shot-cot, recomputed" in {line.get_label() for line in cost.lines}
+
+
 def test_words_do_not_overlap() -> None:
     """No word lies on another or leaves the figure, for one template and for two."""
     two = full()

@@ -30,7 +30,10 @@ def save_curves(result: Result, folder: Path, name: str = "curves") -> list[Path
 
 
 def draw_curves(result: Result) -> Figure:
-    """Return the figure: accuracy on the left and cost on the right, a row per template that LoRA was trained with."""
+    """Return the figure: accuracy on the left and cost on the right, a row per template that LoRA was trained with.
+
+    Lines of other templates, such as those that reason first, stand in every row.
+    """
     from matplotlib.figure import Figure
 
     lines = result["curves"]["lines"]
@@ -39,7 +42,7 @@ def draw_curves(result: Result) -> Figure:
     figure = Figure(figsize=(10.5, 1.5 + 3.9 * len(templates)), layout="constrained")
     grid = figure.subplots(len(templates), 2, sharex=True, squeeze=False)
     for panels, template in zip(grid, templates, strict=True):
-        own = [line for line in lines if line["template"] == template]
+        own = [line for line in lines if line["template"] == template or line["template"] not in templates]
         accuracy, cost = panels
         _draw_accuracy(accuracy, own, result.get("chance"))
         _draw_costs(cost, own)
