@@ -1,7 +1,7 @@
 """Seconds per step and peak memory of promptkit's LoRA training beside transformers.Trainer + peft, and beside TRL.
 
     python tests/benchmarks/bench_train.py [--shape tiny|135m|150k] [--batch 16] [--steps 8]
-        [--peer-python VENV/bin/python] [--dtype bfloat16]
+        [--task sst2 --data my/sst2] [--peer-python VENV/bin/python] [--dtype bfloat16]
 
 All train the same network with random weights on the same rows of a task, with the same rank, first weights, batches,
 optimizer and learning rates. `Trainer + peft` is what its documentation shows: labels of -100 on the prompt, padded
@@ -116,7 +116,7 @@ def build_pairs(options: argparse.Namespace) -> list[Any]:
     """Return as many pairs of the task as the steps take, in a random order."""
     import promptkit
 
-    pairs = promptkit.build_pairs(promptkit.load_task(options.task), promptkit.load_template(options.template))
+    pairs = promptkit.build_pairs(options.task, options.template, data=options.data)
     drawn = list(pairs)
     random.Random(0).shuffle(drawn)
     wanted = options.batch * options.all_steps
@@ -290,6 +290,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--task", default="reviews")
+    parser.add_argument("--data", help="local data in place of the task's own")
     parser.add_argument("--template", default="sentiment/plain")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=8, help="steps that are counted")
