@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 
+from promptkit.train.fused import fuse_blocks
 from promptkit.train.lora import wrap
-from promptkit.train.low_rank import FusedLinear
+from promptkit.train.low_rank import FusedLinear, Together, multiply
 from tests.test_train import settings
 from tests.training_fakes import model
 
@@ -77,6 +79,52 @@ def test_activation_in_bfloat16_is_close_to_transformers_own() -> None:
     for module, count in ((layer.mlp, 8), (layer.input_layernorm, 2)):
         theirs = type(module).forward.__get__(module)
         assert_same(module, theirs, draw(2, 3, 32).bfloat16(), count, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("width", [1, 1024, 1025, 1536, 2000])
+def test_wide_product_is_the_product(width: int) -> None:
+    """Computed a stretch of columns at a time or at once, whole stretches or not, each column is the same sum."""
+    x, weight = draw(5, 7), draw(7, width)
+    for given in (weight, weight.t().contiguous().t()):
+        torch.testing.assert_close(multiply(x, given), x @ given)
+
+
+@pytest.mark.parametrize("sizes", [(8, 1500), (1500, 8)])
+def test_wide_layers_equal_peft_s_own(sizes: tuple[int, int]) -> None:
+    """Layers with a bias that are wide, on either side, have peft's outputs and gradients, alone and together."""
+    config = LoraConfig(r=2, init_lora_weights=False)
+    parts = [torch.nn.Linear(*sizes).requires_grad_(False) for _ in "qk"]
+    layers = torch.nn.ModuleList(FusedLinear(part, "default", config, r=2, lora_alpha=4) for part in parts)
+
+    def ours(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([layer(x) for layer in layers], dim=-1)
+
+    def theirs(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([super(FusedLinear, layer).forward(x) for layer in layers], dim=-1)
+
+    expected = run(theirs, layers, draw(2, 3, sizes[0]))
+    for fuse in (list, Together):
+        fuse(layers)
+        for one, other in zip(run(ours, layers, draw(2, 3, sizes[0])), expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
+
+
+def test_head_equals_transformers_own() -> None:
+    """The head over the vocabulary is replaced, and computes the same, of two positions or of one."""
+    head = adapted().get_base_model().lm_head
+    assert "forward" in vars(head)
+    for x in (draw(2, 3, 32), draw(1, 1, 32)):
+        assert_same(head, type(head).forward.__get__(head), x, 2)
+
+
+@pytest.mark.parametrize("changed", ["bias", "trained"])
+def test_head_that_is_more_than_a_frozen_product_is_left_alone(changed: str) -> None:
+    """One with a bias, or that is trained, keeps its own forward."""
+    network = model().network
+    head = torch.nn.Linear(32, network.config.vocab_size, bias=changed == "bias")
+    network.set_output_embeddings(head.requires_grad_(changed == "trained"))
+    fuse_blocks(network)
+    assert "forward" not in vars(head)
 
 
 def project(attention: Any, x: torch.Tensor, order: str = "qkv") -> torch.Tensor:

@@ -8,9 +8,10 @@ optimizer and learning rates. `Trainer + peft` is what its documentation shows: 
 batches. `TRL` is SFTTrainer on tokenized rows, needs `--peer-python` with trl in it, and runs twice: as it comes, and
 without activation checkpointing, its best on a CPU. `promptkit` has the same rows in the same batches, `by length` its
 own batches. Each is a process of its own; they take turns, some steps at a time, and one more round before it that is
-not counted: `promptkit` checks its packing there. Taken are medians of the turns, of seconds and processor seconds,
-which depend less on what else the machine does. All processes stay, and a stock trainer of Qwen's shape on 16 rows has
-some 9 GB: name those to be compared with `--only`.
+not counted: `promptkit` checks its packing there. Taken is the median over the turns of seconds (and processor seconds,
+which depend less on what else the machine does) per token of the rows, for batches by length are now short, now long;
+it is given for a step of as many tokens as the mean one. All processes stay, and a stock trainer of Qwen's shape on 16
+rows has some 9 GB: name those to be compared with `--only`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -77,12 +78,14 @@ class Pace:
 
     def __init__(self) -> None:
         self.losses: list[float] = []
+        self.tokens = 0
         self.left = 0
 
     def wait(self) -> None:
         """Wait until steps are allowed; the clock starts."""
         self.left = self.block = int(input())
         self.losses.clear()
+        self.tokens = 0
         self.cpu, self.wall = time.process_time(), time.perf_counter()
 
     def step(self) -> None:
@@ -94,6 +97,7 @@ class Pace:
                 "wall": (time.perf_counter() - self.wall) / self.block,
                 "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 "losses": self.losses[:],
+                "tokens": self.tokens / self.block,
             }
             print("REPORT " + json.dumps(report), flush=True)
             self.wait()
@@ -131,9 +135,11 @@ def train_ours(options: argparse.Namespace, pace: Pace, *, by_length: bool) -> N
         batches.LengthSampler.__iter__ = lambda self: iter(range(len(self)))  # type: ignore[method-assign]
     compute = loss.completion_loss
 
-    def completion_loss(*arguments: Any) -> Any:
-        found = compute(*arguments)
+    def completion_loss(network: Any, batch: Any) -> Any:
+        found = compute(network, batch)
         pace.losses.append(found.item())
+        groups = batch["layout"].groups
+        pace.tokens += sum(count * (group.prefix + length) for group in groups for count, length in group.runs)
         return found
 
     loss.completion_loss = completion_loss
@@ -187,8 +193,9 @@ def train_theirs(options: argparse.Namespace, pace: Pace, make: Callable[..., An
         trainer.add_callback(Callback())
         compute = trainer.compute_loss
 
-        def compute_loss(*given: Any, **more: Any) -> Any:
-            found = compute(*given, **more)
+        def compute_loss(network: Any, inputs: Any, *given: Any, **more: Any) -> Any:
+            pace.tokens += int(inputs["attention_mask"].sum()) - len(inputs["attention_mask"])  # all but the last
+            found = compute(network, inputs, *given, **more)
             pace.losses.append(found.item())
             return found
 
@@ -269,8 +276,9 @@ class Contestant:
         return [loss for report in self.reports for loss in report["losses"]]
 
     def figure(self, name: str) -> float:
-        """The median over its turns, the first left out."""
-        return median(report[name] for report in self.reports[1:])
+        """What a step of the mean size takes: the median over its turns, the first left out, of what a token takes."""
+        size = mean(report["tokens"] for report in self.reports)
+        return size * median(report[name] / report["tokens"] for report in self.reports[1:])
 
 
 def compare(options: argparse.Namespace) -> Iterator[Contestant]:
