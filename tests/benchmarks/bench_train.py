@@ -138,8 +138,11 @@ def train_ours(options: argparse.Namespace, pace: Pace, *, by_length: bool) -> N
     def completion_loss(network: Any, batch: Any) -> Any:
         found = compute(network, batch)
         pace.losses.append(found.item())
-        groups = batch["layout"].groups
-        pace.tokens += sum(count * (group.prefix + length) for group in groups for count, length in group.runs)
+        if batch["layout"]:
+            groups = batch["layout"].groups
+            pace.tokens += sum(count * (group.prefix + length) for group in groups for count, length in group.runs)
+        else:
+            pace.tokens += int(batch["attention"].sum())
         return found
 
     loss.completion_loss = completion_loss
