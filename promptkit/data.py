@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
 import hashlib
 import heapq
 import itertools
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from promptkit.errors import DataError, nearest
 from promptkit.library import display_path
 from promptkit.record import Record
+from promptkit.rows import SUFFIXES, Row, number_rows, place_of
 from promptkit.task import SPLITS, Column, Task
 
-#: Endings of local files, in the order in which they are looked for.
-SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 #: What local files of a split are called beside its own name.
 _SPELLINGS = {"validation": ("dev", "valid", "val")}
-Row = Mapping[str, Any]
 #: Whole numbers up to this one are floats without a loss; readers make floats of integers beyond 64 bits.
 _EXACT = 2**53
-#: Characters in a cell of a CSV file at most: the largest number that the reader takes on every system.
-_LONGEST_CELL = 2**31 - 1
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 def load_records(
@@ -57,8 +50,8 @@ def load_records(
 
 def check_limit(limit: int) -> int:
     """Return the limit; raises DataError where it is below 1."""
-    if limit < 1:
-        raise DataError(f"limit is {limit}; a whole number from 1 is expected, or none for all records")
+    if not isinstance(limit, int) or limit < 1:
+        raise DataError(f"limit is {limit!r}; a whole number from 1 is expected, or none for all records")
     return limit
 
 
@@ -101,10 +94,10 @@ def is_one_file(data: str | Path | None) -> bool:
 
 def count_records(task: Task, split: str, data: str | Path | None = None) -> int | None:
     """Return about how many records a split has, told from its source without reading them; None for the hub."""
-    if data is None:
+    path = _find_file(task, split, data)
+    if path is None:
         size = getattr(task.data, split, None)
         return size if isinstance(size, int) else None
-    path = _local_file(task, split, Path(data))
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
@@ -115,11 +108,11 @@ def count_records(task: Task, split: str, data: str | Path | None = None) -> int
 
 def describe_source(task: Task, split: str, data: str | Path | None) -> str:
     """Return in words where a split comes from."""
-    if data is not None:
-        return display_path(_local_file(task, split, Path(data)))
+    if path := _find_file(task, split, data):
+        return display_path(path)
     if task.data.generator:
         return f"generator {task.data.generator!r}"
-    return f"hub data set {task.data.path!r}, split {getattr(task.data, split)!r}"
+    return _name_data_set(task, getattr(task.data, split))
 
 
 def place_record(task: Task, split: str, data: str | Path | None, position: int) -> str:
@@ -135,22 +128,21 @@ class _Reader:
     def __init__(self, task: Task, split: str, labelled: bool) -> None:
         self.task, self.split, self.labelled = task, split, labelled
         self.inputs = {name: task.fields[name] for name in task.input_fields}
-        self.labels = _label_index(task.labels or ())
-        self.is_simple = bool(task.labels) and not task.has_rationales and not task.has_choices
+        self.labels, self.truths = _label_index(task.labels or ()), _truths(task.labels or ())
+        self.is_simple = bool(task.labels) and not task.has_rationales and not task.has_choices and not self.truths
         self.is_simple &= not any(column.extracts for column in task.fields.values()) and "id" not in task.fields
         self.columns = [(name, column.column[0]) for name, column in self.inputs.items()]
         self.label_column = task.fields["label"].column[0]
 
     def __call__(self, row: Row, position: int) -> Record:
-        # The same as below for most data sets, at a third of the time. The first row goes the long way, which refuses
-        # columns of bytes: those have a type, so the first row tells.
-        if self.is_simple and position:
+        # The same as below for texts, of which most data sets are, at a third of the time.
+        if self.is_simple:
             try:
                 fields = {name: row[column] for name, column in self.columns}
                 label = self.labels[row[self.label_column]]
             except (KeyError, TypeError):
                 return self._read(row, position)
-            if None not in fields.values():
+            if all(type(value) is str for value in fields.values()):
                 return Record(self._name(row.get("id"), position), fields, label)
         return self._read(row, position)
 
@@ -172,6 +164,7 @@ class _Reader:
             raise DataError(f"the field {name!r} is null; every record needs a value")
         if isinstance(value, bytes):
             raise DataError(f"the field {name!r} holds bytes, {value!r:.60}; write the column as text")
+        _check_exact(f"the field {name!r} is", value)
         return _extract(column, value, name)
 
     def _id(self, row: Row, position: int) -> str:
@@ -182,8 +175,7 @@ class _Reader:
     def _name(self, value: Any, position: int) -> str:
         if value is None:
             return f"{self.split}-{position}"
-        if isinstance(value, float) and abs(value) > _EXACT:
-            raise DataError(f"id {value!r} is a number too large to be read exactly; write ids as text, in quotes")
+        _check_exact("id is", value)
         return str(value)
 
     def _rationale(self, row: Row) -> str | None:
@@ -208,27 +200,50 @@ class _Reader:
         value = self._value(column, row, "label")
         if self.task.is_free_text:
             return _as_text(value, "label")
+        if isinstance(value, bool) and self.truths:
+            return self.truths[value]
         labels = {**_label_index(choices), **_letters(len(choices))} if choices else self.labels
         try:
             return labels[value]
         except (KeyError, TypeError) as error:
             names = choices or self.task.labels or ()
-            allowed = f"{', '.join(map(repr, names))} (or their numbers 0 to {len(names) - 1})"
+            numbered = "" if _are_numbers(names) else f" (or their numbers 0 to {len(names) - 1})"
+            allowed = f"{', '.join(map(repr, names))}{numbered}"
             near = nearest(str(value), names)
             raise DataError(f"label {value!r} is not one of {allowed}.{near}") from error
 
 
-def _label_index(labels: tuple[str, ...]) -> dict[Any, int]:
+def _label_index(labels: Sequence[str]) -> dict[Any, int]:
     """Return every way in which data write a label -> its index: its name, number, or number as text.
 
     Python's own equality makes True and 1.0 the number 1. Where names are numbers themselves (stars from 1 to
-    5), a number is a name and never an index.
+    5, or -1 and 1), a number is a name and never an index.
     """
-    if any(label.isdecimal() for label in labels):
-        names = {label: index for index, label in enumerate(labels)}
-        return {**{int(label): index for label, index in names.items() if label.isdecimal()}, **names}
+    names = {label: index for index, label in enumerate(labels)}
+    if _are_numbers(labels):
+        return {**{float(label): index for label, index in names.items() if _NUMBER.fullmatch(label)}, **names}
     numbers = {number: index for index in range(len(labels)) for number in (index, str(index), f"{index}.0")}
-    return {**numbers, **{label: index for index, label in enumerate(labels)}}
+    return {**numbers, **names}
+
+
+def _are_numbers(labels: Sequence[str]) -> bool:
+    return any(_NUMBER.fullmatch(label) for label in labels)
+
+
+def _truths(labels: Sequence[str]) -> dict[bool, int]:
+    """Return which of two labels true and false are, where their names say so; nothing where they do not."""
+    names = [label.casefold() for label in labels]
+    said = next((words for words in (("false", "true"), ("no", "yes")) if sorted(names) == list(words)), ())
+    return {bool(truth): names.index(word) for truth, word in enumerate(said)}
+
+
+def _check_exact(what: str, value: Any) -> None:
+    """Raise DataError for a number that its reader may have rounded, also within a list or a mapping."""
+    if isinstance(value, float) and abs(value) > _EXACT:
+        raise DataError(f"{what} {value!r}, a number too large to be read exactly; write it as text, in quotes")
+    if isinstance(value, Mapping | list | tuple):
+        for entry in value.values() if isinstance(value, Mapping) else value:
+            _check_exact(what, entry)
 
 
 def _letters(count: int) -> dict[Any, int]:
@@ -284,16 +299,14 @@ class _Source:
 
 
 def _open_source(task: Task, split: str, data: str | Path | None) -> _Source:
-    if data is not None:
-        path = _local_file(task, split, Path(data))
-        lined = path.suffix not in (".json", ".parquet")
-        return _Source(lambda number: f"{path}:{number}" if lined else f"{path}, record {number}", _local_rows(path))
+    if path := _find_file(task, split, data):
+        return _Source(partial(place_of, path), number_rows(path))
     if task.data.generator:
         from promptkit.generate import generate
 
         rows = generate(task.data.generator, split, _source_split(task, split), seed=task.data.seed)
         return _Source(lambda number: f"generator {task.data.generator!r}, record {number}", enumerate(rows))
-    place = f"hub data set {task.data.path!r}, split {_source_split(task, split)!r}"
+    place = _name_data_set(task, _source_split(task, split))
     return _Source(lambda number: f"{place}, record {number}", _hub_rows(task, split, place))
 
 
@@ -310,18 +323,48 @@ def _source_split(task: Task, split: str) -> Any:
 def _hub_rows(task: Task, split: str, place: str) -> Iterator[tuple[int, Row]]:
     import datasets
 
-    beside = task.path.parent / str(task.data.path)
-    path = str(beside) if beside.exists() else str(task.data.path)
+    beside = folder_beside(task)
     try:
         rows = datasets.load_dataset(
-            path, task.data.name, split=_source_split(task, split), revision=task.data.revision
+            str(beside or task.data.path),
+            task.data.name,
+            split=_source_split(task, split),
+            revision=task.data.revision,
         )
     except (OSError, ValueError, datasets.exceptions.DatasetsError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise DataError(
-            f"{place}: cannot be loaded: {reason}; without a network, give local files with --data"
-        ) from error
+        fix = "put files such as train.jsonl there" if beside else "without a network, give local files with --data"
+        raise DataError(f"{place}: cannot be loaded: {reason}; {fix}") from error
     yield from enumerate(rows)
+
+
+def _name_data_set(task: Task, split: Any) -> str:
+    beside = folder_beside(task)
+    return f"{f'folder {display_path(beside)}' if beside else f'hub data set {task.data.path!r}'}, split {split!r}"
+
+
+def folder_beside(task: Task) -> Path | None:
+    """Return the folder beside the task file that its data are in; None where they are elsewhere."""
+    beside = task.path.parent / str(task.data.path)
+    return beside if task.data.path and beside.exists() else None
+
+
+def _find_file(task: Task, split: str, data: str | Path | None) -> Path | None:
+    """Return the file that a split is read from: of `data`, else of the folder beside the task; None without one."""
+    if data is not None:
+        return _local_file(task, split, Path(data))
+    beside = folder_beside(task)
+    if beside is None or task.data.name or task.data.revision:
+        return None
+    return _only_file(beside, str(_source_split(task, split)))
+
+
+def _only_file(folder: Path, name: str) -> Path | None:
+    """Return the folder's file of a split's name; raises DataError where there are several."""
+    found = [path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
+    if len(found) > 1:
+        raise DataError(f"{folder}: {' and '.join(path.name for path in found)} are one split; keep one of them")
+    return found[0] if found else None
 
 
 def _local_file(task: Task, split: str, data: Path) -> Path:
@@ -333,9 +376,8 @@ def _local_file(task: Task, split: str, data: Path) -> Path:
         raise DataError(f"{data}: no such file or folder")
     names = [split] if split not in SPLITS else [split, *_split_names(task, split)]
     for name in names:
-        for suffix in SUFFIXES:
-            if (data / f"{name}{suffix}").is_file():
-                return data / f"{name}{suffix}"
+        if path := _only_file(data, name):
+            return path
     found = sorted(path.name for path in data.iterdir() if path.suffix in SUFFIXES)
     raise DataError(
         f"{data}: no file for the split {split!r}; expected {split}.jsonl, .csv or .parquet "
@@ -360,96 +402,3 @@ def has_split(task: Task, split: str, data: str | Path | None = None) -> bool:
     except DataError:
         return False
     return True
-
-
-def _local_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    read = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}.get(path.suffix, _read_csv)
-    try:
-        yield from read(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-
-
-def number_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Yield the rows of a local file with their line numbers (positions in Parquet and JSON files).
-
-    Raises DataError, with file and line, for what cannot be read.
-    """
-    return _local_rows(path)
-
-
-def _read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
-    # Only "\n" ends a line: str.splitlines would also split at characters that JSON strings may hold.
-    with open(path, "rb") as file:
-        file.seek(len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0)
-        for number, line in enumerate(file, 1):
-            try:
-                row = orjson.loads(line)
-            except ValueError as error:
-                if line.isspace():
-                    continue
-                raise DataError(f"{path}:{number}: not JSON: {error}; one JSON object per line is expected") from error
-            if type(row) is not dict:
-                raise DataError(f"{path}:{number}: found {type(row).__name__}; one JSON object per line is expected")
-            yield number, row
-
-
-def _read_json(path: Path) -> Iterator[tuple[int, Row]]:
-    try:
-        rows = orjson.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON: {error}; for one object per line call it .jsonl") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: a list of JSON objects is expected; for one object per line call it .jsonl")
-    yield from enumerate(rows)
-
-
-def _read_csv(path: Path) -> Iterator[tuple[int, Row]]:
-    csv.field_size_limit(_LONGEST_CELL)  # or 131,072 characters would be the most
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-        begun = 1
-        try:
-            _check_header(path, reader.fieldnames or ())
-            for row in reader:
-                if None in row or None in row.values():
-                    expected = len(reader.fieldnames or ())
-                    raise DataError(f"{path}:{reader.line_num}: this row does not have the header's {expected} columns")
-                yield reader.line_num, row
-                begun = reader.line_num + 1
-        except csv.Error as error:
-            raise DataError(f"{path}:{begun}: this row cannot be read: {error}; is a quote not closed?") from error
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}:{_find_undecodable(path)}: not UTF-8: {error}; save the file as UTF-8") from error
-
-
-def _check_header(path: Path, names: Sequence[str]) -> None:
-    """Raise DataError where two columns have one name: nothing says which of them is meant."""
-    for name, count in Counter(names).items():
-        if count > 1:
-            raise DataError(f"{path}:1: {count} columns are called {name!r}; give each a name of its own")
-
-
-def _find_undecodable(path: Path) -> int:
-    """Return the number of the first line that is not UTF-8."""
-    with path.open("rb") as file:
-        return next(number for number, line in enumerate(file, 1) if not _is_text(line))
-
-
-def _is_text(line: bytes) -> bool:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[int, Row]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        batches = pyarrow.parquet.ParquetFile(path).iter_batches()
-        yield from enumerate(row for batch in batches for row in batch.to_pylist())
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{path}: not a Parquet file: {error}") from error

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from promptkit.data import number_rows
 from promptkit.errors import DataError, RunError
+from promptkit.rows import number_rows
 
 #: Files that `Dataset.save_to_disk` and `DatasetDict.save_to_disk` leave in their folder.
 _STATE, _SPLITS = "state.json", "dataset_dict.json"

@@ -111,6 +111,26 @@ def test_bytes_are_no_text(project: Project, rows: list[dict[str, object]]) -> N
         load_records(load_task("films"), "test", data="rows.parquet")
 
 
+@pytest.mark.parametrize("text", ["12345678901234567890123", '["a", 12345678901234567890123]'])
+def test_numbers_that_were_rounded_are_refused(project: Project, text: str) -> None:
+    """An integer beyond what its reader holds would be shown as another one: it is refused, in lists as well."""
+    project.write("rows.jsonl", f'{{"sentence": {text}, "label": 1}}')
+    with pytest.raises(DataError, match=r"rows.jsonl:1: the field 'text' is .*1\.23.*too large to be read exactly"):
+        load_records(load_task("films"), "test", data="rows.jsonl")
+
+
+def test_two_files_of_one_split_are_not_chosen_from(project: Project) -> None:
+    """Which of train.jsonl and train.csv is meant is for their owner to say; columns of one name as well."""
+    project.write("data/train.csv", "sentence,label\nx,1\n")
+    with pytest.raises(DataError, match=r"data: train.jsonl and train.csv are one split; keep one of them"):
+        load_records(load_task("films"), "train", data="data")
+    columns = [pyarrow.array(["x"]), pyarrow.array([1]), pyarrow.array([0])]
+    table = pyarrow.Table.from_arrays(columns, ["sentence", "label", "label"])
+    pyarrow.parquet.write_table(table, "rows.parquet")
+    with pytest.raises(DataError, match=r"rows.parquet: 2 columns are called 'label'"):
+        load_records(load_task("films"), "test", data="rows.parquet")
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
@@ -166,7 +186,7 @@ def test_records_without_an_id_are_named_by_their_place(project: Project) -> Non
     project.write("data/train.jsonl", '{"sentence": "one", "label": 1, "id": null}\n')
     assert load_records(load_task("films"), "train", data="data")[0].id == "train-0"
     project.write("rows.jsonl", '{"sentence": "one", "label": 1, "id": 18446744073709551617}\n')
-    with pytest.raises(DataError, match=r"rows\.jsonl:1: id 1\.8446744073709552e\+19 is a number too large"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: id is 1\.8446744073709552e\+19, a number too large"):
         load_records(load_task("films"), "train", data="rows.jsonl")
 
 
@@ -219,6 +239,35 @@ def test_a_number_is_a_name_where_names_are_numbers(project: Project, value: obj
     assert load_records(load_task("films"), "test", data="rows.jsonl")[0].label == 1
 
 
+@pytest.mark.parametrize(
+    ("labels", "value", "index"),
+    [
+        (["true", "false"], True, 0),
+        (["True", "False"], False, 1),
+        (["yes", "no"], True, 0),
+        (["no", "yes"], True, 1),
+        (["false", "true"], 1, 1),
+        (["negative", "positive"], True, 1),
+        (["-1", "0", "1"], -1, 0),
+        (["-1", "0", "1"], "0", 1),
+        (["0.5", "1.0"], 1, 1),
+    ],
+)
+def test_a_label_s_own_name_comes_first(project: Project, labels: list[str], value: object, index: int) -> None:
+    """JSON's true is the label that is called so, whichever comes first, and -1 the label of that number."""
+    project.write("tasks/films.toml", TASK.replace('["negative", "positive"]', json.dumps(labels)))
+    project.write("rows.jsonl", json.dumps({"sentence": "x", "label": value}))
+    assert load_records(load_task("films"), "test", data="rows.jsonl")[0].label == index
+
+
+def test_numbers_as_names_are_all_that_is_allowed(project: Project) -> None:
+    """Where labels are numbers, what is not one of them is told these, and no index."""
+    project.write("tasks/films.toml", TASK.replace('["negative", "positive"]', '["1", "2", "3"]'))
+    project.write("rows.jsonl", '{"sentence": "x", "label": 0}')
+    with pytest.raises(DataError, match=r"label 0 is not one of '1', '2', '3'\."):
+        load_records(load_task("films"), "test", data="rows.jsonl")
+
+
 def test_a_letter_names_its_choice_even_where_a_choice_reads_like_one(project: Project) -> None:
     """The answer key "A" is the first choice, also where the second one is the text "A"."""
     task = TASK.replace('labels = ["negative", "positive"]\n', "")
@@ -234,12 +283,36 @@ def test_unlabelled_records_are_read_where_that_is_allowed(project: Project) -> 
     assert (record.id, record.label) == ("7", None)
 
 
-def test_folder_that_load_dataset_takes_is_a_source(project: Project) -> None:
-    """`path` may name a folder beside the task file, which `datasets` loads as it loads a hub data set."""
-    project.write("tasks/local/train.jsonl", '{"sentence": "x", "label": 1}\n')
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.csv", "sentence,label\n007,1\n1.50,1\nnull,1\n12345678901234567890123,1\n"),
+        ("train.jsonl", '{"sentence": "2020-01-02", "label": 1}\n{"sentence": "2021-03-04 05:06:07", "label": 1}\n'),
+    ],
+)
+def test_files_beside_the_task_are_read_as_any_others(project: Project, name: str, content: str) -> None:
+    """Texts that look like numbers, dates or nothing stay texts in the folder that `path` names, as with `data`."""
+    project.write(f"tasks/local/{name}", content)
+    project.write("tasks/local/test.jsonl", "not what `test` names")
     task = TASK.replace("nobody/films", "local").replace('test = "validation"', 'test = "train"')
     project.write("tasks/films.toml", task)
-    assert load_records(load_task("films"), "test")[0].fields == {"text": "x"}
+    found = load_records(load_task("films"), "test")
+    assert found == load_records(load_task("films"), "test", data=f"tasks/local/{name}")
+    assert all(str(record.fields["text"]) in content for record in found)
+    project.write(f"tasks/local/{name}", content[:-3])
+    with pytest.raises(DataError, match=rf"local/{name}:\d: "):
+        load_records(load_task("films"), "test")
+
+
+def test_folder_that_load_dataset_takes_is_a_source(project: Project) -> None:
+    """A folder beside the task file that is laid out as on the hub is loaded as from there; what is wrong names it."""
+    project.write("tasks/films.toml", TASK.replace("nobody/films", "local"))
+    rows = pyarrow.Table.from_pylist([{"sentence": "x", "label": 1}])
+    (project.root / "tasks/local/data").mkdir(parents=True)
+    pyarrow.parquet.write_table(rows, "tasks/local/data/train-00000-of-00001.parquet")
+    assert load_records(load_task("films"), "train")[0].fields == {"text": "x"}
+    with pytest.raises(DataError, match=r"folder tasks/local, split 'validation': cannot be loaded: .*such as train"):
+        load_records(load_task("films"), "test")
 
 
 def test_unreachable_hub_data_set_says_what_to_do(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import yaml
 
 from promptkit.export.data_card import MOST_ANSWERS, Tally, write_card
 from promptkit.task import load_task
+from tests.conftest import TASK, Project
 
 ROWS = [
     {
@@ -36,6 +37,17 @@ def test_card_counts_what_passed() -> None:
     assert '| " no" | 3 |\n| " y\\|es" | 2 |' in text
     assert "Source, unless local files took its place: the hub's `stanfordnlp/sst2`." in text
     assert card(tally) == card(tally)
+
+
+def test_a_folder_beside_the_task_is_no_hub(project: Project) -> None:
+    """The source of local data is told as such, and what a description says begins no heading."""
+    project.write("tasks/films.toml", TASK.replace("nobody/films", "local").replace("Movie-", "Movies.\\n## "))
+    project.write("tasks/local/train.jsonl", "")
+    tally = Tally()
+    list(tally.watch([{**row, "task": "films"} for row in ROWS]))
+    text = card(tally, tasks=[load_task("films")])
+    assert "Movies. ## review sentences, positive or negative. Source" in text
+    assert "the folder `local` beside its task file." in text
 
 
 def test_terms_are_for_the_publisher_to_state() -> None:

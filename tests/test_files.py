@@ -12,10 +12,10 @@ import pyarrow.parquet
 import pytest
 
 from promptkit.build import iterate_prompts
-from promptkit.data import number_rows
 from promptkit.errors import RunError
 from promptkit.files import GROUP_ROWS, new_file, new_folder, write_rows
 from promptkit.prompt import prompt_from_row, prompt_row
+from promptkit.rows import number_rows
 
 ROWS: list[dict[str, Any]] = [{"id": str(number), "text": "é\n\u2028", "choices": ["a", "b"]} for number in range(5)]
 

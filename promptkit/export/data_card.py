@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import promptkit
+from promptkit.data import folder_beside
 from promptkit.task import Task
 
 #: More different answers than these are not labels of a set but texts of its rows: they are not listed.
@@ -91,10 +92,16 @@ def _tell_tasks(tally: Tally, tasks: Sequence[Task]) -> str:
     lines = []
     for name in sorted({task for task, _, _ in tally.sources} & known.keys()):
         task = known[name]
-        where = f"the hub's `{task.data.path}`" if task.data.path else "a generator that ships with promptkit"
         reference = f" ({task.reference})" if task.reference else ""
-        lines.append(f"- `{name}`: {task.description}{reference}. Source, unless local files took its place: {where}.")
+        told = " ".join(f"{task.description}{reference}".split())
+        lines.append(f"- `{name}`: {told}. Source, unless local files took its place: {_tell_source(task)}.")
     return "\n".join([*lines, ""]) if lines else ""
+
+
+def _tell_source(task: Task) -> str:
+    if folder_beside(task):
+        return f"the folder `{task.data.path}` beside its task file"
+    return f"the hub's `{task.data.path}`" if task.data.path else "a generator that ships with promptkit"
 
 
 def _tell_answers(answers: Counter[str]) -> str:

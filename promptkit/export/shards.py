@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.data import number_rows
 from promptkit.errors import RunError
 from promptkit.files import (
     Columns,
@@ -25,6 +24,7 @@ from promptkit.files import (
     publish_all,
     temporary_folder,
 )
+from promptkit.rows import number_rows
 from promptkit.sources import check_no_shards
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from promptkit.cost import Cost, Meter
-from promptkit.data import number_rows
 from promptkit.errors import DataError
 from promptkit.evaluate import prediction_row, summarize_predictions
 from promptkit.prompt import Prompt
@@ -21,6 +20,7 @@ from promptkit.readings import (
     show_rows,
     store_table,
 )
+from promptkit.rows import number_rows
 from promptkit.score.votes import VOTE_FIGURES
 from promptkit.work import Track
 
