@@ -215,6 +215,10 @@ def is_plain(template: object, settings: Mapping[str, Any]) -> bool:
 def _plain_tables(task: object, template: Any, settings: Mapping[str, Any]) -> Iterator[pyarrow.Table] | None:
     """Return the pairs in batches where they are plain, else None."""
     if isinstance(task, Task | str) and is_plain(template, settings):
+        from promptkit.sets import is_mixture
+
+        if isinstance(task, str) and is_mixture(task):
+            return None
         return _pair_tables(task, template, **settings)
     return None
 

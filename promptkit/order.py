@@ -101,6 +101,18 @@ def sample_orders(k: int, count: int, seed: int = 0) -> tuple[int, ...]:
     return tuple(drawn)
 
 
+def check_order(order: str | int) -> int | None:
+    """Return the number that an order is, None for a name; raises SelectionError for one that does not exist."""
+    if isinstance(order, int) or (order.isascii() and order.isdecimal()):
+        return int(order)
+    if order not in ORDERS:
+        known = ", ".join(ORDERS)
+        raise SelectionError(
+            f"unknown order {order!r}; known: {known}, or the number of a permutation.{nearest(order, ORDERS)}"
+        )
+    return None
+
+
 def order_demonstrations(
     chosen: Sequence[Record], order: str | int, *, seed: int = 0, near: Nearness = None
 ) -> Demonstrations:
@@ -109,11 +121,5 @@ def order_demonstrations(
     `near` says how near each of them is to the query; without it, those chosen first count as the nearest, as they
     are where the selection went by nearness. Raises SelectionError for an order that does not exist.
     """
-    if isinstance(order, int) or (order.isascii() and order.isdecimal()):
-        return permute(chosen, int(order))
-    if order not in ORDERS:
-        known = ", ".join(ORDERS)
-        raise SelectionError(
-            f"unknown order {order!r}; known: {known}, or the number of a permutation.{nearest(order, ORDERS)}"
-        )
-    return ORDERS[order](tuple(chosen), seed, near)
+    number = check_order(order)
+    return ORDERS[str(order)](tuple(chosen), seed, near) if number is None else permute(chosen, number)

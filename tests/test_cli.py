@@ -77,6 +77,26 @@ def test_compare_prints_a_table_of_80_columns(small: Project, run: Any, monkeypa
         assert word in ran.out
 
 
+def test_build_says_what_it_left_out_behind_the_rows(project: Project, run: Any) -> None:
+    """What is wrong with the rows, or with how they are asked for, stays the only line on stderr."""
+    ran = run("build", "films", "--as", "pairs", "--data", "data", "--out", "rows.jsonl")
+    report, written = ran.err.splitlines()
+    assert (ran.code, report.partition(":")[0], written) == (0, "films", "6 rows written to rows.jsonl")
+    for wrong in (["-k", "90"], ["--shards", "90"], ["--selection", "none"]):
+        ran = run("build", "films", "--as", "pairs", "--data", "data", "--out", "more.jsonl", *wrong)
+        assert (ran.code, ran.err.count("\n")) == (1, 1), ran.err
+
+
+def test_a_reader_that_leaves_is_no_error(project: Project) -> None:
+    """`promptkit … | head -1` ends with 0 and without a word."""
+    words = [sys.executable, "-m", "promptkit", "build", "films", "--as", "pairs", "--data", "data", "--epochs", "9"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 0)
+
+
 def test_score_of_a_file_gives_a_row_per_line(small: Project, run: Any) -> None:
     """Ready-made rows are scored: nats per choice, the predicted index, accuracy where labels are known."""
     rows = [{"prompt": "Text: good\nSentiment:", "choices": [" positive", " negative"], "label": 0, "id": "a"}]

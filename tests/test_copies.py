@@ -39,6 +39,12 @@ def clean(found: list[Record], *, near: bool) -> Findings:
         ("a well - known one", "a well-known one"),
         ("either\\/or", "either / or"),
         ("50 % of C #", "50% of C#"),
+        ('He read "1984" twice', "he read 1984 twice"),
+        ("won, 5 to 3", "won 5 to 3"),
+        ("`` quoted '' and ``quoted''", '"quoted" and "quoted"'),
+        ("the dogs' tails in the 1990's", "the dogs’ tails in the 1990s"),
+        ("it ends here. 5 people went", "it ends here 5 people went"),
+        ("good -- or good —or good", "good or good or good"),
     ],
 )
 def test_case_spaces_and_punctuation_do_not_count(one: str, other: str) -> None:
@@ -63,6 +69,17 @@ def test_case_spaces_and_punctuation_do_not_count(one: str, other: str) -> None:
         ("in C#", "in C"),
         ("now here", "nowhere"),
         ("they're", "they re-read"),
+        ("p != q", "p = q"),
+        ("p && !q", "p && q"),
+        ("uniq -x", "uniq x"),
+        ("Solve -x + 3 = 5", "Solve x + 3 = 5"),
+        ("x*-y", "x*y"),
+        ("a-b", "a b"),
+        ("f'(x)", "f(x)"),
+        ("f''(x)", "f'(x)"),
+        ("he'll go", "hell go"),
+        ("1,000 men", "1 000 men"),
+        ("(2 + 3) * 4", "2 + 3 * 4"),
     ],
 )
 def test_what_makes_another_question_counts(one: str, other: str) -> None:
@@ -84,6 +101,15 @@ def test_the_borders_of_fields_count(near: bool) -> None:
     assert clean(found, near=near).count() == {}
     again = Record("again", {"first": "he left", "second": "EARLY today , he slept"}, 0)
     assert len(clean([*found, again], near=True).count()) == 1
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_the_borders_of_lists_count(near: bool) -> None:
+    """Lists with the same texts otherwise divided ask something else, and a list of one is no text."""
+    values: list[tuple[object, object]] = [(["p"], ["q", "r"]), (["p", "q"], ["r"]), ("p", ["q", "r"])]
+    found = [Record(str(n), {"x": x, "y": y}, 0) for n, (x, y) in enumerate(values)]
+    assert clean(found, near=near).count() == {}
+    assert clean([Record("a", {"x": ["p"]}, 0), Record("b", {"x": "p"}, 0)], near=near).count() == {}
 
 
 def test_exact_leaves_near_copies() -> None:

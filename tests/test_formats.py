@@ -200,6 +200,13 @@ def test_alpaca_is_split_where_a_newline_joins_it_again(prompt: str, instruction
         ({"text": "ab", "spans": [[0, 1]]}, r"'spans' is \[\[0, 1\]\]: expected one .* ends with the text \(2 char"),
         ({"text": "ab", "spans": [[0, 1], [1, 2]]}, "expected one"),
         ({"text": "ab", "spans": [1]}, "expected one"),
+        ({"text": "ab", "spans": [[1.0, 2.0]]}, "expected one"),
+        (
+            {"prompt": "x", "completion": " no", "choices": "[' no', ' yes']"},
+            "'choices' is .*: expected a list of texts",
+        ),
+        ({"prompt": "x", "completion": " no", "choices": [1, 2]}, r"'choices' is \[1, 2\]: expected a list of texts"),
+        ({"prompt": "x", "completion": " no", "messages": [{"role": "bot", "content": "x"}]}, "a turn of 'bot'"),
         ({"prompt": [ASKED], "completion": " yes"}, "'prompt' is .*: expected text"),
         ({"prompt": [ASKED], "completion": [ANSWER, ASKED, ANSWER]}, "'completion' has 3 turns: expected the answer"),
         ({"messages": [ASKED]}, "has the turns user: expected a user's, and an assistant's at the end"),

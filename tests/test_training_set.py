@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 import promptkit as pk
 from promptkit.build import iterate_pairs
-from promptkit.errors import DataError, SelectionError, TemplateError
+from promptkit.errors import DataError, SelectionError, TaskError, TemplateError
 from promptkit.record import Record
 from promptkit.sets import TrainingSet, make_mixture, make_set
 from promptkit.splits import load_splits
@@ -92,6 +92,32 @@ def test_templates_are_drawn_by_weight(sets: Project) -> None:
     assert abs(plain - 800) < 4 * math.sqrt(1200 * 2 / 9)
     of_one = [row["template"] for row in rows if row["id"] == "r0"]
     assert set(of_one) == {"films/plain", "films/terse"}
+
+
+def test_a_template_s_own_weight_comes_before_that_of_a_glob(sets: Project) -> None:
+    """Whatever the order they are given in; two globs that say different things of one template are an error."""
+    for weights in ({"plain": 1e6, "*": 1}, {"*": 1, "plain": 1e6}):
+        assert {row["template"] for row in build(weights)} == {"films/plain"}
+    with pytest.raises(
+        TemplateError, match=r"films: 'p\*' and '\*n' give template 'films/plain' two weights; give one"
+    ):
+        build({"p*": 1, "*n": 2})
+
+
+def test_what_does_not_exist_is_named_before_it_is_needed(sets: Project) -> None:
+    """A selection and an order by a wrong name, also where nothing is shown; of several tasks, whose they are."""
+    for wrong in ({"selection": "balanecd"}, {"order": "balanecd"}):
+        with pytest.raises(SelectionError, match=r"unknown (selection|order) 'balanecd'; known: "):
+            build(**wrong)
+    with pytest.raises(TaskError, match=r"\[tasks.nope\]: unknown task 'nope'"):
+        TrainingSet(make_mixture({"tasks": {"films": {"data": "data"}, "nope": {}}}, "here"))
+    with pytest.raises(DataError, match="templates are given as the second argument"):
+        pk.build_pairs("films", "films/plain", data="data", templates=["films/terse"])
+    with pytest.raises(DataError, match="limit is '5'; a whole number from 1"):
+        pk.build_pairs("films", "films/plain", data="data", limit="5")
+    sets.write("two.toml", "[tasks.films]")
+    with pytest.raises(DataError, match="a mixture names its templates itself"):
+        pk.build_pairs("two.toml", "films/plain")
 
 
 def test_without_weights_every_record_is_in_every_template(sets: Project) -> None:
@@ -190,6 +216,8 @@ def test_held_out_records_are_validation(sets: Project) -> None:
     assert sorted(train + held) == sorted(f"r{n}" for n in range(60))
     assert set(held) < set(ids(build(hold_out=20, copies="near", split="validation")))
     assert ids(build(hold_out=10, limit=30)) == ids(build(limit=30, epochs=1))
+    shares = {"limit": 5, "epochs": 2, "balance": True}
+    assert ids(build(hold_out=10, copies="near", split="validation", **shares)) == held
     with pytest.raises(DataError, match="60 records cannot be held out of 60"):
         build(hold_out=60)
 
@@ -374,6 +402,8 @@ def test_what_one_task_holds_out_another_does_not_train(two: Project) -> None:
     assert Counter(row["task"] for row in held) == {"films": 20, "songs": 20}
     assert not texts[0] & texts[1]
     assert texts[0] | texts[1] == set(map(str, range(60)))
+    shared = mixture(hold_out=20, split="validation", temperature=2.0, limit=50, cap=3, epochs=2).rows()
+    assert [row["id"] for row in shared] == [row["id"] for row in held]
     counts = mixture(hold_out=20).stocks["songs"].findings.count()
     assert counts["nearly in the held-out records of films"] > 0
     assert counts["held out for validation"] == 20

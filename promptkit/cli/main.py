@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 import warnings
@@ -20,7 +21,21 @@ from promptkit.cli.write import build
 from promptkit.errors import PromptkitError, PromptkitWarning
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Verbs(click.Group):
+    """Says itself what happens where the reader of a pipe has left: click would exit with 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderLeftError from error
+
+
+class _ReaderLeftError(Exception):
+    """Nobody reads what is printed any more, as behind `head -1`."""
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(promptkit.__version__, package_name="promptkit")
 def cli() -> None:
     """Prompts and training pairs from one template, compared by accuracy, stability and cost."""
@@ -57,8 +72,8 @@ def main() -> None:
     except _Terminated:
         _say_stopped()
         sys.exit(128 + signal.SIGTERM)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has left: nothing more to say, and nobody to say it to
+    except _ReaderLeftError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
         sys.exit(0)
     except (PromptkitError, OSError) as error:
         click.echo(f"promptkit: {' '.join(str(error).split())}", err=True)

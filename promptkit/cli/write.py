@@ -80,8 +80,6 @@ def build(source: str, kind: str | None, as_json: bool, **settings: Any) -> None
     asked = {name: value for name, value in given.items() if name not in _LAYOUT}
     with tracking() as track:
         building = build_rows(source, kind, turns=export.turns, track=track, **asked)
-        for line in building.report():
-            click.echo(line, err=True)
         out = where = settings["out"]
         written: Any
         if settings["push"]:
@@ -92,13 +90,18 @@ def build(source: str, kind: str | None, as_json: bool, **settings: Any) -> None
             written = building.write(Path(out), lambda path: export.write(building.rows, path), export.settings)
         else:
             rows = export.lay_out(building.rows)
-            if not as_json:
-                return print_rows(rows)
-            written = list(rows)
+            if as_json:
+                written = list(rows)
+            else:
+                print_rows(rows)
+    for line in building.report():  # behind the rows: an error on the way to them stays the only line
+        click.echo(line, err=True)
     if as_json:
         summary = building.summary(export.manifest)
-        return print_json({"task": source, "as": kind, "out": where, "rows": written, **summary})
-    return click.echo(f"{written:,} rows written to {where}", err=True)
+        print_json({"task": source, "as": kind, "out": where, "rows": written, **summary})
+        return
+    if where:
+        click.echo(f"{written:,} rows written to {where}", err=True)
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:

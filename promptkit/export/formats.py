@@ -138,6 +138,7 @@ def pair_from_row(row: Row, number: int, *, chat: bool = False, place: str = "")
         prompt, turns, completion = _READERS[_tell_format(given)](given)
         if prompt is None and not chat:
             raise DataError("chat turns only, no prompt as plain text: train with --chat (chat=True)")
+        choices, ids = _texts(given, "choices"), _texts(given, "demonstration_ids")
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     pair = Pair(
@@ -146,11 +147,11 @@ def pair_from_row(row: Row, number: int, *, chat: bool = False, place: str = "")
         completion=completion,
         label=given.get("label"),
         messages=tuple(Message(turn["role"], turn["content"]) for turn in turns),
-        demonstration_ids=tuple(given.get("demonstration_ids") or ()),
+        demonstration_ids=ids,
         template=given.get("template") or "",
         template_hash=given.get("template_hash") or "",
         task=given.get("task") or "",
-        choices=tuple(given.get("choices") or ()),
+        choices=choices,
         task_hash=given.get("task_hash") or "",
     )
     check_pair(pair, where, chat=chat)
@@ -208,9 +209,9 @@ def _read_prompt_completion(row: Row) -> Said:
         return said
     prompt, completion = _text(row, "prompt"), _text(row, "completion")
     turns = row.get("messages") or []
-    if not _are_objects(turns) or not all("role" in turn and isinstance(turn.get("content"), str) for turn in turns):
+    if not _are_objects(turns):
         raise DataError(f"'messages' is {turns!r}: expected a list of objects with role and content")
-    return prompt, turns, completion
+    return prompt, [_read_turn(turn) for turn in turns], completion
 
 
 def _read_messages(row: Row) -> Said:
@@ -252,7 +253,7 @@ def _read_text(row: Row) -> Said:
     text, spans = _text(row, "text"), row["spans"]
     try:
         [(start, end)] = spans
-        fits = 0 <= start < end == len(text)
+        fits = type(start) is type(end) is int and 0 <= start < end == len(text)
     except (TypeError, ValueError):
         fits = False
     if not fits:
@@ -316,3 +317,12 @@ def _text(row: Row, name: str) -> str:
         found = f"is {value!r}" if name in row else f"is missing, found {', '.join(map(str, row))}"
         raise DataError(f"{name!r} {found}: expected text")
     return value
+
+
+def _texts(row: Row, name: str) -> tuple[str, ...]:
+    values = row.get(name) or []
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+        raise DataError(
+            f"{name!r} is {values!r}: expected a list of texts, which CSV files cannot hold; use JSON Lines"
+        )
+    return tuple(values)

@@ -100,12 +100,7 @@ def shuffled(records: Iterable[Record], seed: int) -> list[Record]:
 
 def record_text(record: Record) -> str:
     """Return what nearness is told from: the record's fields, then its own choices, one to a line; never its label."""
-    return "\n".join(record_texts(record))
-
-
-def record_texts(record: Record) -> list[str]:
-    """Return the texts of a record's fields, those of lists one by one, then its own choices; never its label."""
-    return list(_texts([*record.fields.values(), *(record.choices or ())]))
+    return "\n".join(_texts([*record.fields.values(), *(record.choices or ())]))
 
 
 def _texts(values: Iterable[Any]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +17,25 @@ import regex
 
 from promptkit.data import hash_order
 from promptkit.record import Record
-from promptkit.select.pool import record_texts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Where a tokenizer tears words apart: it 's, did n't, can not, u . s .; and what it puts before a slash: \\/.
 _TORN = regex.compile(
-    r" (?=(?:['’](?:s|re|ve|ll|d|m|t)|n['’]t)\b)|(?<=\bcan) (?=not\b)|(?<=\b\p{L}) ?\. ?(?=\p{L}\b)|\\(?=[/*])"
+    r" (?=(?:'(?:s|re|ve|ll|d|m|t)|n't)\b)|(?<=\bcan) (?=not\b)|(?<=\b\p{L}) ?\. ?(?=\p{L}\b)|\\(?=[/*])"
 )
-#: What is dropped within a word: it's, U.S., zero-width characters.
-_WITHIN = regex.compile(r"['’]|(?<![. ])\.(?=\p{L})|\p{Cf}")
-#: Punctuation but for marks with a meaning: of computing, of numbers (-5, 1.5, 2 / 3), and the minus of 5 - x and a-b.
-_UNSEEN = regex.compile(
-    r"[\p{P}\p{C}](?! ?\d)(?<![*/%#&@\\])(?<!\b(?:\p{L}|\d+) ?\p{Pd}(?= ?(?:\p{L}|\d+)\b))",
-)
+#: What is dropped within a word: 1990's, U.S., zero-width characters.
+_WITHIN = regex.compile(r"(?<=\d)'(?=\p{L})|(?<![. ])\.(?=\p{L})|\p{Cf}")
+#: Quotes, but for the apostrophe within a word (it's, not its) and that of f'(x).
+_QUOTES = r"""["“”„«»‹›‘`]|'(?!(?<=\p{L}')\p{L}|(?<=[\p{L}']')'*\()"""
+#: Commas and ends of clauses, but for those of numbers: 1,000 or 1.5 or 3 : 2; and != and !p.
+_STOPS = r"[,;:.?!…](?!\d|(?<=\d ?.) \d|(?<=!)=|(?<=(?<!\w)!)\p{L})"
+#: Dashes, but for the minus of -5, 5 - x, a-b and -x, as of numbers, formulas and options.
+_DASHES = r"\p{Pd}(?! ?\d|(?<=(?<!\w)[-–])\p{L})(?<!\b(?:\p{L}|\d+) ?\p{Pd}(?= ?(?:\p{L}|\d+)\b))"
+#: All other punctuation that is not before a number, nor one of computing.
+_OTHERS = r"[[\p{P}\p{C}]--[\p{Pd}\"'“”„«»‹›‘`,;:.?!…*/%\#\&@\\]](?! ?\d)"
+_UNSEEN = regex.compile(f"{_QUOTES}|{_STOPS}|{_DASHES}|{_OTHERS}", regex.V1)
 #: Spaces that do not part two words or numbers.
 _BESIDE = regex.compile(r"(?<!\w) | (?!\w)")
 _UNLABELLED = 2**64 - 1
@@ -43,7 +47,7 @@ def normalize_text(text: str) -> str:
     Quotes, brackets, commas, hyphens and what ends a sentence are dropped; symbols, marks of computing and those of
     numbers stay.
     """
-    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    text = " ".join(unicodedata.normalize("NFKC", text).casefold().replace("’", "'").split())
     text = _WITHIN.sub("", _TORN.sub("", text))
     return _BESIDE.sub("", " ".join(_UNSEEN.sub(" ", text).split()))
 
@@ -52,9 +56,18 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8])
 
 
-def _hash_all(texts: Sequence[str]) -> int:
-    """Return one hash of several texts, which says where each ends."""
-    return _hash(texts[0] if len(texts) == 1 else repr(texts))
+def _hash_all(values: Sequence[Any], fold: Callable[[str], str]) -> int:
+    """Return one hash of several texts or lists of texts, each folded, which says where each ends."""
+    folded = [_fold(value, fold) for value in values]
+    return _hash(folded[0] if len(folded) == 1 and isinstance(folded[0], str) else repr(folded))
+
+
+def _fold(value: Any, fold: Callable[[str], str]) -> Any:
+    return [_fold(each, fold) for each in value] if isinstance(value, list | tuple) else fold(str(value))
+
+
+def _normalize_or_keep(text: str) -> str:
+    return normalize_text(text) or text
 
 
 @dataclass(frozen=True)
@@ -96,9 +109,9 @@ def survey_records(records: Iterable[Record], *, seed: int, keys: bool = True) -
         ranks.append(int.from_bytes(hash_order(seed, record.id)[:8]))
         answers.append(_answer(record))
         if keys:
-            texts = record_texts(record)
-            exact.append(_hash_all(texts))
-            near.append(_hash_all([normalize_text(text) or text for text in texts]))
+            asked = [*record.fields.values(), *([record.choices] if record.choices else ())]
+            exact.append(_hash_all(asked, str))
+            near.append(_hash_all(asked, _normalize_or_keep))
     columns = {"ranks": ranks, "exact": exact, "near": near, "answers": answers}
     read = {name: numpy.frombuffer(numbers, dtype=numpy.uint64) for name, numbers in columns.items()}
     return Survey(**read, digest=digest.hexdigest())

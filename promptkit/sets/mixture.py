@@ -123,6 +123,12 @@ class Mixture(BaseModel):
             raise ValueError("temperature shares records out among several tasks, and there is one; leave it out")
         return self
 
+    def held_out(self) -> Mixture:
+        """Return the mixture without what shares out training records: limits, balance, temperature, cap and epochs."""
+        parts = {name: part.model_copy(update={"limit": None, "balance": False}) for name, part in self.tasks.items()}
+        whole = {"limit": None, "temperature": 1.0, "cap": None, "epochs": 1}
+        return self.model_copy(update={"tasks": parts, **whole})
+
     def at(self, data: str) -> Mixture:
         """Return the mixture with its data elsewhere: those of a single task at `data`, of several at `data`/NAME."""
         alone = len(self.tasks) == 1

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptkit.build import default_selection, is_plain
-from promptkit.errors import DataError, TemplateError
+from promptkit.errors import DataError, SelectionError, TaskError, TemplateError
+from promptkit.order import check_order
 from promptkit.pair import build_pair, pair_row
 from promptkit.record import Record
+from promptkit.select import goes_by_query
 from promptkit.sets.draw import Moment
 from promptkit.sets.mixture import (
     OWN,
@@ -26,7 +28,7 @@ from promptkit.sets.mixture import (
     share_records,
 )
 from promptkit.sets.shots import RowDemonstrations
-from promptkit.sets.stock import TRAIN, Source, Stock, take_stock
+from promptkit.sets.stock import TRAIN, VALIDATION, Source, Stock, take_stock
 from promptkit.sets.wording import Rewording, check_wording
 from promptkit.task import Task, load_task
 from promptkit.template import BoundTemplate, Template, is_glob, load_template, match_templates
@@ -78,6 +80,9 @@ def load_component(
     more templates are to be drawn for a record than there are.
     """
     task = task or load_task(part.task)
+    if part.selection is not None:
+        goes_by_query(part.selection)  # raises where there is no such selection
+    check_order(part.order)
     if templates is None:
         templates = _load_templates(name, part, task)
     bounds = [template.bind(task) for template, _ in templates]
@@ -89,10 +94,24 @@ def load_component(
     return Component(name, part, task, {bound.template.name: bound for bound in bounds}, weights)
 
 
+def _load_named(name: str, part: Part, parts: int) -> Component:
+    """Return the part loaded; of several, an error says of which it is."""
+    try:
+        return load_component(name, part)
+    except (TaskError, TemplateError, SelectionError) as error:
+        raise type(error)(f"[tasks.{name}]: {error}" if parts > 1 else str(error)) from error
+
+
 def _load_templates(name: str, part: Part, task: Task) -> list[tuple[Template, float | None]]:
     """Return the templates that the part names, with their weights; of a glob those that the task's data can teach."""
     patterns = part.templates or {"plain": None}
-    found = {each: pattern for pattern in patterns for each in match_templates([pattern], task.templates)}
+    found: dict[str, str] = {}
+    named = [(pattern, each) for pattern in patterns for each in match_templates([pattern], task.templates)]
+    for pattern, each in named:
+        if each in found and is_glob(pattern) == is_glob(found[each]) and patterns[pattern] != patterns[found[each]]:
+            raise TemplateError(f"{name}: {found[each]!r} and {pattern!r} give template {each!r} two weights; give one")
+        if each not in found or not is_glob(pattern):  # a name says more than a glob does
+            found[each] = pattern
     loaded = [(load_template(each), pattern) for each, pattern in found.items()]
     if not task.has_rationales:
         loaded = [(template, pattern) for template, pattern in loaded if not (template.is_cot and is_glob(pattern))]
@@ -116,6 +135,7 @@ class Item:
 class TrainingSet:
     """The rows of a mixture, in their order: the same for any number of workers, and again on every pass.
 
+    Of a split that is held out, `mixture` is what is left of the one given: every record of it once.
     What is left out is found when the set is made: all records are read once. `counts` says how many records of each
     part one epoch holds. The rows are rendered when they are asked for; of a mixture without a limit no record is kept.
 
@@ -123,10 +143,10 @@ class TrainingSet:
     """
 
     def __init__(self, mixture: Mixture, components: Sequence[Component] | None = None) -> None:
-        self.mixture = mixture
+        self.mixture = mixture = mixture.held_out() if mixture.split == VALIDATION and mixture.hold_out else mixture
         if components is None:
-            components = [load_component(name, part) for name, part in mixture.tasks.items()]
-        self.components = tuple(components)
+            components = [_load_named(name, part, len(mixture.tasks)) for name, part in mixture.tasks.items()]
+        self.components = tuple(replace(each, part=mixture.tasks[each.name]) for each in components)
         self.stocks = self._take_stock(mixture)
         self._dealt = {each.name: self._deal(each) for each in self.components}
         self.counts = self._count()
@@ -285,6 +305,8 @@ def make_set(
     """
     if not isinstance(task, Mixture) and not isinstance(task, Task) and is_mixture(task):
         task = load_mixture(task)
+    if "templates" in settings:
+        raise DataError("templates are given as the second argument: one, a list of them, or name -> weight")
     if "k" in settings:
         settings["shots"] = settings.pop("k")
     if isinstance(task, Mixture):

@@ -195,7 +195,8 @@ def _tracked(rows: Iterable[dict[str, Any]], total: int | None, name: str, track
     """Yield rows, reporting every hundredth of them; time is counted from the first row on."""
     report: Progress | None = None
     for done, row in enumerate(rows, 1):
+        if track and total and report is None:
+            report = track(name)
         yield row
-        if track and total and (done % max(1, total // 100) == 0 or done == total):
-            report = report or track(name)
+        if report and total and (done % max(1, total // 100) == 0 or done == total):
             report(min(done, total), total)
