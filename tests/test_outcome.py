@@ -153,11 +153,10 @@ def test_a_killed_study_goes_on_to_the_same_bytes(project: Project, small: Model
 
 
 def test_workers_batches_and_subsets_change_nothing(small: Model) -> None:
-    """One, two or four processes fill a folder with the same bytes; batches and fewer records leave every score."""
+    """One or three processes fill a folder with the same bytes; batches and fewer records leave every score."""
     study("films", model=small.name, out="one", **GRID)
-    for workers in (2, 4):
-        study("films", model=small.name, out=f"by-{workers}", workers=workers, **GRID)
-        assert bytes_of(f"by-{workers}") == bytes_of("one")
+    study("films", model=small.name, out="by-three", workers=3, **GRID)
+    assert bytes_of("by-three") == bytes_of("one")
     whole = answers("one")
     study("films", model=small.name, out="small-batches", batch_tokens=60, **GRID)
     study("films", model=small.name, out="fewer", **{**GRID, "limit": 3})
