@@ -10,8 +10,8 @@ from statistics import fmean
 from typing import Any
 
 from promptkit.evaluate import right_answers
-from promptkit.stats import RESAMPLES, adjust_p_values, paired_p_value
-from promptkit.stats.intervals import percentiles
+from promptkit.stats import RESAMPLES, adjust_p_values, paired_interval, paired_p_value
+from promptkit.stats.intervals import draw_runs, percentiles
 from promptkit.summary import Finished
 
 #: Below this p-value, adjusted for all sizes, and with an interval that does not hold 0, one of the two is ahead.
@@ -44,7 +44,8 @@ def compare_sizes(contests: Sequence[Contest]) -> dict[str, Any]:
         contests, values, resampled, p_values, adjust_p_values(p_values), strict=True
     ):
         trained, prompted = map(fmean, pair)
-        low, high = percentiles(drawn, 0.95).as_list()
+        alike = drawn.min() == drawn.max()  # resampling what never differs would give no width
+        low, high = (paired_interval(*pair) if alike else percentiles(drawn, 0.95)).as_list()
         decided = adjusted < LEVEL and (low > 0 or high < 0)
         differences.append(
             {
@@ -125,16 +126,6 @@ def _resample(contests: Sequence[Contest]) -> Iterator[Any]:
         for runs in (contest.trained, contest.prompted):
             if id(runs) not in known:  # a prompt may compete at several sizes
                 answers = numpy.array([right_answers(cell.result) for cell in runs])
-                counts = _draw_runs(runs, random)
+                counts = draw_runs(random, [cell.sampled for cell in runs], RESAMPLES)
                 known[id(runs)] = ((counts @ answers) * weights).sum(axis=1) / counts.sum(axis=1)
         yield known[id(contest.trained)] - known[id(contest.prompted)]
-
-
-def _draw_runs(runs: Sequence[Finished], random: Any) -> Any:
-    """Return resamples x runs: how often each run is drawn."""
-    import numpy
-
-    seeds = [cell.condition.draw.seed if cell.condition.draw else cell.seed for cell in runs]
-    names = list(dict.fromkeys(seeds))
-    members = numpy.array([[int(seed == name) for seed in seeds] for name in names])
-    return random.multinomial(len(names), [1 / len(names)] * len(names), size=RESAMPLES) @ members

@@ -192,6 +192,4 @@ def _contests(rows: Sequence[Row], family: str) -> list[Contest]:
 
 
 def _competes(row: Row, family: str, size: int) -> bool:
-    if row.kind == "trained" or (family != "prompting" and row.kind != family):
-        return False
-    return row.labelled == size if row.kind == "retrieved" else row.labelled <= size
+    return row.kind != "trained" and family in ("prompting", row.kind) and row.labelled <= size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
@@ -13,7 +14,7 @@ from promptkit.pair import build_pair
 from promptkit.prices import Prices
 from promptkit.record import Record
 from promptkit.splits import Splits
-from promptkit.summary import Finished, name_condition, say_condition
+from promptkit.summary import Finished, name_condition, prompted, say_condition, trained_on_pool
 from promptkit.template import BoundTemplate
 
 if TYPE_CHECKING:
@@ -248,19 +249,19 @@ def price_tokens(
 
 
 def count_money_break_even(groups: Groups, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int | None]]:
-    """Return, per prompt condition, from how many items on LoRA on the most rows costs less money, training included.
+    """Return, per prompt condition, from how many items on LoRA on the whole pool costs less money, training included.
 
-    `local` is as run here, `recomputed` and `shared` are by tokens. None: no number of items pays.
+    The adapter is that of `count_break_even`. `local` is as run here, `recomputed` and `shared` are by tokens. None: no
+    number of items pays. Where conditions differ in their template alone, it is part of their names.
     """
-    pairs = list(zip(groups, rows, strict=True))
-    trained = [row["money"] for group, row in pairs if group[0].whole]
+    trained = trained_on_pool(groups)
     if not trained:
         return {}
-    tuned, counts = trained[-1], {}
-    for group, row in pairs:
-        if group[0].train_rows is not None:
-            continue
-        own, found = row["money"], {}
+    known = {group[0].group: row for group, row in zip(groups, rows, strict=True)}
+    tuned, conditions, counts = known[trained[0].group]["money"], prompted(groups), {}
+    named = Counter(say_condition(group[0]) for group in conditions)
+    for group in conditions:
+        own, found = known[group[0].group]["money"], {}
         if "local" in own:
             prompt, adapter = (each["local"]["per_1000"] / 1000 for each in (own, tuned))
             found["local"] = break_even(tuned["local"]["training"], prompt, adapter)
@@ -268,7 +269,8 @@ def count_money_break_even(groups: Groups, rows: Sequence[Mapping[str, Any]]) ->
             for way, once in (("recomputed", 0.0), ("shared", own["tokens"]["once"])):
                 prompt, adapter = (each["tokens"][way] / 1000 for each in (own, tuned))
                 found[way] = break_even(tuned["tokens"]["training"], prompt, adapter, once)
-        counts[say_condition(group[0])] = found
+        name = say_condition(group[0])
+        counts[f"{name} {group[0].condition.bound.template.name}" if named[name] > 1 else name] = found
     return counts
 
 

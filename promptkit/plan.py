@@ -96,8 +96,8 @@ class CompareSettings:
                 raise PromptkitError(f"unknown method {method!r}; known: {known}.{nearest(method, METHODS)}")
         if self.seed < 0:
             raise PromptkitError(f"seed is {self.seed}; it must be 0 or more")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise PromptkitError(f"learning rate is {self.learning_rate}; it must be above 0")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise PromptkitError(f"learning rate is {self.learning_rate}; it must be a number above 0")
         for name in ("draws", "seeds", "epochs", "rank"):
             if getattr(self, name) < 1:
                 raise PromptkitError(f"{name} is {getattr(self, name)}; it must be 1 or more")

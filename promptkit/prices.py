@@ -15,7 +15,7 @@ _TABLES = "expected `currency` and [local] with per_hour, or [tokens] with input
 class LocalPrices(BaseModel):
     """What an hour of the hardware that ran this costs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     per_hour: float = Field(ge=0)
 
@@ -28,7 +28,7 @@ class TokenPrices(BaseModel):
     word in front; `training` is not sold then.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
@@ -41,7 +41,7 @@ class TokenPrices(BaseModel):
 class Prices(BaseModel):
     """A price file: `local` for one's own hardware, `tokens` for a provider; either may be missing."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     currency: str = Field(min_length=1)
     local: LocalPrices | None = None
@@ -73,4 +73,9 @@ def _first(error: ValidationError | TypeError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+    place, message = ".".join(map(str, first["loc"])), first["msg"].lower()
+    if first["type"] == "model_type":
+        message = f"is no table, but {first['input']!r}"
+    elif not isinstance(first["input"], dict):
+        message += f", found {first['input']!r}"
+    return f"{place}: {message}"

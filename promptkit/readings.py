@@ -5,7 +5,7 @@ Nothing here runs a model: a cell holds the log-likelihoods that every score is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -170,13 +170,19 @@ def measure_cell(readings: Readings, labels: Sequence[Answer], label_count: int)
     return figures
 
 
-def measure_method(cells: Sequence[Readings], labels: Sequence[Answer], label_count: int) -> list[dict[str, Any]]:
-    """Return the figures of every reading over the cells of one method, all on the same labelled records."""
+def measure_method(
+    cells: Sequence[Readings], labels: Sequence[Answer], label_count: int, groups: Sequence[Hashable]
+) -> list[dict[str, Any]]:
+    """Return the figures of every reading over the cells of one method, all on the same labelled records.
+
+    `groups` are those of `bootstrap_interval`: what is resampled as a whole.
+    """
     figures = []
     for name in (name for name in cells[0] if all(name in readings for readings in cells)):
         runs = [readings[name] for readings in cells]
         right = [correctness(predicted, labels) for predicted in runs]
-        accuracy = {**summarize([fmean(run) for run in right]).as_dict(), "ci95": bootstrap_interval(right).as_list()}
+        interval = bootstrap_interval(right, groups=groups).as_list()
+        accuracy = {**summarize([fmean(run) for run in right]).as_dict(), "ci95": interval}
         f1 = [macro_f1(predicted, labels, label_count) for predicted in runs] if label_count else []
         figures.append({**_named(name), "accuracy": accuracy, "macro_f1": summarize(f1).as_dict() if f1 else None})
     return figures

@@ -52,6 +52,12 @@ class Finished:
         rows = self.train_rows or 0
         return self.condition.method, template, self.condition.k, rows, self.whole, self.pool_rows or 0
 
+    @property
+    def sampled(self) -> tuple[str, int | None]:
+        """What is drawn anew when runs are resampled: a choice of demonstrations with all its orders, or a seed."""
+        draw = self.condition.draw
+        return (draw.selection, draw.seed) if draw else ("", self.seed)
+
     @cached_property
     def readings(self) -> Readings:
         """What is predicted under every score and calibration that was asked for."""
@@ -149,11 +155,11 @@ def describe_method(task: Task, cells: Sequence[Finished]) -> dict[str, Any]:
     figures = [summarize_cell(task, cell.result) for cell in cells]
     accuracy = summarize_runs([fmean(answers) for answers in right])
     train_costs = [cell.train_cost for cell in cells if cell.train_cost]
-    first = cells[0]
+    first, sampled = cells[0], [cell.sampled for cell in cells]
     row: dict[str, Any] = {
         **name_condition(first),
         "runs": len(cells),
-        "accuracy": {**accuracy.as_dict(), "ci95": bootstrap_interval(right).as_list()},
+        "accuracy": {**accuracy.as_dict(), "ci95": bootstrap_interval(right, groups=sampled).as_list()},
         "macro_f1": _macro_f1(task, cells, [f["macro_f1"] for f in figures]) if task.labels else None,
         "unread": fmean(f["unread"] for f in figures),
         **mean_votes(figures),
@@ -162,21 +168,22 @@ def describe_method(task: Task, cells: Sequence[Finished]) -> dict[str, Any]:
     }
     if first.readings:
         readings = [cell.readings for cell in cells]
-        row["calibrations"] = measure_method(readings, first.labels, len(task.labels or ()))
+        row["calibrations"] = measure_method(readings, first.labels, len(task.labels or ()), sampled)
     return row
 
 
 def _macro_f1(task: Task, cells: Sequence[Finished], values: Sequence[float]) -> dict[str, Any]:
     rows = [cell.result["predictions"] for cell in cells]
     predicted = [[row["predicted"] for row in run] for run in rows]
-    interval = macro_f1_interval(predicted, [row["label"] for row in rows[0]], len(task.labels or ()))
+    labels, groups = [row["label"] for row in rows[0]], [cell.sampled for cell in cells]
+    interval = macro_f1_interval(predicted, labels, len(task.labels or ()), groups=groups)
     return {**summarize_runs(values).as_dict(), "ci95": interval.as_list()}
 
 
 def _paired(task: Task, groups: Sequence[Sequence[Finished]]) -> dict[str, Any] | None:
     """Compare the best prompt cell with the LoRA run of median accuracy, and with all LoRA runs' mean."""
     prompts = [cell for group in groups for cell in group if cell.train_rows is None]
-    trained = _trained_on_pool(groups)
+    trained = trained_on_pool(groups)
     if not prompts or not trained:
         return None
     best = max(prompts, key=lambda cell: _merit(task, cell))
@@ -197,7 +204,7 @@ def _paired(task: Task, groups: Sequence[Sequence[Finished]]) -> dict[str, Any] 
     }
 
 
-def _trained_on_pool(groups: Sequence[Sequence[Finished]]) -> Sequence[Finished]:
+def trained_on_pool(groups: Sequence[Sequence[Finished]]) -> Sequence[Finished]:
     """Return the LoRA runs on the whole pool; of several templates the one that is right most often."""
     trained = [group for group in groups if group[0].whole]
     return max(trained, key=lambda group: fmean(sum(right_answers(cell.result)) for cell in group), default=())
@@ -211,14 +218,14 @@ def count_break_even(shape: Shape, groups: Sequence[Sequence[Finished]]) -> dict
     shared. `_with_trials`: training pays for all its seeds and their tests, prompting for all its draws. The first
     condition of a method is keyed by the method's name; further ones say what differs.
     """
-    trained = _trained_on_pool(groups)
+    trained = trained_on_pool(groups)
     if not trained:
         return {}
     train_flops = fmean(cell.train_cost.flops for cell in trained if cell.train_cost)
     all_flops = sum(cell.cost.flops + (cell.train_cost.flops if cell.train_cost else 0.0) for cell in trained)
     adapter = _prompt_flops(shape, trained)
     counts: dict[str, Any] = {}
-    for group in _prompted(groups):
+    for group in prompted(groups):
         condition = group[0].condition
         prompt = _prompt_flops(shape, group, shared_prefix=_prefix_tokens(trained) if group[0].pool_rows else None)
         tried = sum(cell.cost.flops for cell in group)
@@ -239,7 +246,7 @@ def count_break_even(shape: Shape, groups: Sequence[Sequence[Finished]]) -> dict
     return counts
 
 
-def _prompted(groups: Sequence[Sequence[Finished]]) -> list[Sequence[Finished]]:
+def prompted(groups: Sequence[Sequence[Finished]]) -> list[Sequence[Finished]]:
     """Return the prompt conditions; of those that retrieve, those from the largest pool."""
     most = max((group[0].pool_rows or 0 for group in groups), default=0)
     return [group for group in groups if group[0].train_rows is None and group[0].pool_rows in (None, most)]

@@ -21,9 +21,9 @@ from promptkit.record import Record
 from promptkit.report.curve_table import describe_crossings
 from promptkit.report.findings import describe_failed
 from promptkit.score import score
-from promptkit.select import SELECTIONS, Selector, goes_by_query
+from promptkit.select import SELECTIONS, Draw, Selector, goes_by_query
 from promptkit.splits import Splits, load_splits
-from promptkit.summary import Finished
+from promptkit.summary import Finished, describe_method
 from promptkit.task import load_task
 from promptkit.template import load_template
 from tests.conftest import Project
@@ -157,6 +157,42 @@ def test_seeds_that_differ_widen_the_interval(project: Project) -> None:
     assert apart["difference"] == pytest.approx(alike["difference"])
     assert apart["ci95"][1] - apart["ci95"][0] > 1.5 * (alike["ci95"][1] - alike["ci95"][0])
     assert (apart["ahead"], alike["ahead"]) == (None, "lora")
+
+
+def test_runs_that_never_differ_leave_a_width(project: Project) -> None:
+    """Equal answers on 100 records are no proof of equal answers on others."""
+    size = contest({8: (0.5, 0.5)}, 0.5)["sizes"][0]
+    assert (size["difference"], size["ahead"]) == (0, None)
+    assert size["ci95"] == [pytest.approx(-0.037, abs=1e-3), pytest.approx(0.037, abs=1e-3)]
+
+
+def test_orders_of_one_choice_are_resampled_together(project: Project) -> None:
+    """Forty orders of two choices know as little of other choices as two draws: the table's interval is as wide."""
+    bound, task = load_template("films/plain").bind(load_task("films")), load_task("films")
+
+    def shown(choices: int, orders: int) -> list[float]:
+        shares = [0.5 + 0.3 * (choice % 2) for choice in range(choices) for _ in range(orders)]
+        nothing = dict.fromkeys(("spanning", "unfinished", "dropped"), 0)
+        results = [{**run.result, **nothing} for run in runs_of(shares)]
+        draws = [Draw(seed=choice, order=order) for choice in range(choices) for order in range(orders)]
+        cells = [
+            Finished(Condition("few-shot", bound, 4, draw), result, Cost())
+            for draw, result in zip(draws, results, strict=True)
+        ]
+        accuracy, f1 = (describe_method(task, cells)[name] for name in ("accuracy", "macro_f1"))
+        return [ends[1] - ends[0] for ends in (accuracy["ci95"], f1["ci95"])]
+
+    assert shown(2, 20) == pytest.approx(shown(2, 1), rel=0.05)
+    assert all(few > 1.5 * many for few, many in zip(shown(2, 20), shown(40, 1), strict=True))
+
+
+def test_a_smaller_set_to_retrieve_from_competes_too(rising: dict[str, Any]) -> None:
+    """A prompt needs no more rows where it retrieves from fewer: the best of all that do is what LoRA must beat."""
+    sizes = next(each for each in rising["curves"]["crossings"] if each["against"] == "retrieved")["sizes"]
+    points = next(line for line in rising["curves"]["lines"] if line["kind"] == "retrieved")["points"]
+    means = {point["rows"]: point["accuracy"]["mean"] for point in points}
+    for size in sizes:
+        assert size["accuracy"]["prompt"] == max(mean for rows, mean in means.items() if rows <= size["rows"])
 
 
 def test_every_point_names_its_rows_and_seeds(rising: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from promptkit.cost import Shape, forward_flops
 from promptkit.ledger import ItemTokens, item_flops, price_tokens
 from promptkit.models import Model
 from promptkit.prices import LocalPrices, Prices, TokenPrices
-from tests.conftest import Project
+from tests.conftest import TEMPLATE, Project
 from tests.training_fakes import model as random_model
 from tests.training_fakes import saved
 
@@ -149,3 +149,7 @@ def test_money_is_told_on_both_sides(small: Model, project: Project) -> None:
     counts = ledger["break_even_money"]
     assert counts["zero-shot k=0"]["recomputed"] is None
     assert counts["few-shot k=2"]["recomputed"] > 0
+    project.write("templates/films/other.jinja", TEMPLATE.replace("Sentiment:", "It is"))
+    two = compare("films", templates=("films/plain", "films/other"), model=small.name, prices="prices.toml", **SMALL)
+    named = [f"{shots} films/{name}" for shots in ("zero-shot k=0", "few-shot k=2") for name in ("plain", "other")]
+    assert sorted(two["ledger"]["break_even_money"]) == sorted(named)

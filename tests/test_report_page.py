@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from html.parser import HTMLParser
@@ -16,7 +17,10 @@ from promptkit.cli import cli
 from promptkit.compare import compare
 from promptkit.errors import RunError
 from promptkit.models import Model
+from promptkit.report.numbers import gather_items
 from promptkit.report.page import mark_whitespace
+from promptkit.report.plots import make_plots
+from promptkit.report.source import load_source
 from promptkit.report.writing import write_report
 from promptkit.study import study
 from tests.conftest import TASK, TEMPLATE, Project
@@ -206,14 +210,27 @@ def test_whitespace_is_marked_and_stays() -> None:
 
 def test_a_comparison_has_a_report_too(small: Model) -> None:
     """From compare.json and the cells: every method, the break-even, the records that flip."""
-    given: dict[str, Any] = {"limit": 4, "draws": 2, "seeds": 1, "epochs": 1, "shots": (1,), "data": "data"}
-    result = compare("films", model=small.name, out="run", **given)
+    given: dict[str, Any] = {"limit": 4, "draws": 2, "seeds": 1, "epochs": 1, "shots": (1, 2), "data": "data"}
+    result = compare("films", model=small.name, out="run", train_sizes=(2, 4), **given)
     Path("run/compare.json").write_text(json.dumps(result))
     kind, shown = write_report("run", data="data")
     assert kind == "compare"
     names = [Path(path).name for path in shown["report"]["figures"]]
     assert {"runs.svg", "runs.png", "runs.pdf", "cost.svg", "break-even.svg", "records.svg"} <= set(names)
     assert "few-shot" in read_page(shown["report"]["page"]).texts_in("svg")[0]
+    assert {"curves.svg", "shots.svg"} <= set(names)
+    tables = {
+        Path(path).name: list(csv.DictReader(Path(path).read_text().splitlines()))
+        for path in shown["report"]["numbers"]
+        if "csv" in path
+    }
+    points = [(line["name"], point["rows"]) for line in result["curves"]["lines"] for point in line["points"]]
+    assert [(row["line"], int(row["rows"])) for row in tables["curves.csv"]] == points
+    contests = [size["difference"] for each in result["curves"]["crossings"] for size in each["sizes"]]
+    assert [float(row["difference"]) for row in tables["contests.csv"]] == contests
+    source = load_source(Path("run"))
+    lines = next(plot for plot in make_plots(source, gather_items(source)) if plot.name == "shots").description
+    assert all(name in lines for name in ("few-shot: k=1", "few-shot bm25 of 2: k=1", "few-shot bm25 of 4: k=1"))
     assert shown["report"]["left_out"] == {}
 
 

@@ -39,6 +39,19 @@ def test_it_fits_80_columns() -> None:
     assert [line for line in text.splitlines() if line.endswith(" ")] == []
 
 
+def test_a_table_too_wide_leaves_a_column_out() -> None:
+    """With long names the interval of F1 goes, and no number is cut off."""
+    result = comparison()
+    for method in result["methods"]:
+        method["unread"] = 0
+        method["macro_f1"] = method["macro_f1"] and {**method["macro_f1"], "ci95": [0.25, 0.75]}
+    assert "F1 interval" in printed(result)
+    result["methods"][1]["k"], result["methods"][1]["retrieval"] = 16, "bm25"
+    text = printed(result)
+    assert "…" not in text
+    assert "F1 interval" not in text
+
+
 def test_accuracy_line() -> None:
     """A method's line has runs, mean, interval, spread, macro-F1 and unread answers, in percent."""
     accuracy, _cost = row(printed(comparison()), "few-shot-cot k=4 ")[:2]

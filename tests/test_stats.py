@@ -99,6 +99,7 @@ def test_bootstrap_of_one_run_is_wilsons() -> None:
 def test_bootstrap_without_variation_is_wilsons() -> None:
     """All right in every run is not certainty: n items still leave room."""
     assert bootstrap_interval([[1] * 20] * 3) == wilson_interval(20, 20)
+    assert bootstrap_interval([[1] * 3 + [0] * 12] * 4) == wilson_interval(3, 15)
 
 
 def test_bootstrap_refuses_no_items() -> None:

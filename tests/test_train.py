@@ -195,6 +195,12 @@ def test_a_handful_of_rows_can_be_learned(tmp_path: Path) -> None:
     assert accuracy(score(load_model(str(adapter.path)), few)) == 1
 
 
+def test_a_single_step_teaches(out: Path) -> None:
+    """One step has the whole learning rate: warming up would leave it none."""
+    adapter = train(model(), rows(4), epochs=1, out=out)
+    assert max(weight.abs().max() for name, weight in weights(adapter).items() if "lora_B" in name) > 0
+
+
 def test_validation_scores_every_epoch(out: Path) -> None:
     """The label accuracy of promptkit's scorer is taken per epoch, and its tokens are counted."""
     adapter = train(model(), rows(32), validation=rows(20, seed=2), epochs=2, out=out)

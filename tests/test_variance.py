@@ -33,6 +33,15 @@ def keep_cells(scores: Any, factors: Any, kept: list[int]) -> tuple[Any, Any]:
     return scores[kept], {name: [levels[cell] for cell in kept] for name, levels in factors.items()}
 
 
+def test_nothing_has_a_share_of_what_does_not_vary() -> None:
+    """Cells with the very same answers have no variance between them: no factor is given what rounding left."""
+    scores = [[1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]] * 8
+    factors = {"template": list("aabbccdd"), "draw": list("xyxyxyxy")}
+    found = decompose_variance(scores, factors)
+    assert {part.between for part in found.parts[:2]} == {0.0}
+    assert found.between_std == 0.0
+
+
 def test_nested_design_by_hand() -> None:
     """Orders in choices: the textbook's sums of squares, with the items' noise taken out of each mean square."""
     random = numpy.random.default_rng(3)

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.report.figure import COLOURS, OTHER_COLOUR, plain_text, save_figure
+from promptkit.report.canvas import LINES, PAPER, QUIET, colour_of
+from promptkit.report.figure import OTHER_COLOUR, plain_text, save_figure
 from promptkit.report.wording import FLOP, quantity, test_items
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def draw_curves(result: Result) -> Figure:
         _draw_accuracy(accuracy, own, result.get("chance"))
         _draw_costs(cost, own)
         for axes in panels:
+            axes.set_facecolor("none")
             _scale(axes, lines)
         if len(templates) > 1:
             accuracy.set_title(plain_text(template), loc="left", fontsize=10)
@@ -59,7 +61,7 @@ def draw_curves(result: Result) -> Figure:
 def _look(line: Result, lines: Sequence[Result]) -> tuple[str, str]:
     """Return the colour and the shape of a line's marks."""
     if line["kind"] != "retrieved":
-        return COLOURS.get(line["method"], OTHER_COLOUR), _SHAPES[line["kind"]]
+        return colour_of(line["method"]), _SHAPES[line["kind"]]
     place = [each["name"] for each in lines if each["kind"] == "retrieved"].index(line["name"])
     return _RETRIEVED[place % len(_RETRIEVED)]
 
@@ -81,11 +83,11 @@ def _draw_accuracy(axes: Axes, lines: Sequence[Result], chance: float | None) ->
         if len(rows) == 1:
             axes.plot(rows * 2, [low[0], high[0]], color=colour, alpha=_FAINT, lw=8, solid_capstyle="butt")
         _draw_runs(axes, points, colour, chance)
-        axes.plot(rows, means, color=colour, marker=shape, ms=7, mec="white", lw=1.8, label=line["name"])
+        axes.plot(rows, means, color=colour, marker=shape, ms=7, mec=PAPER, lw=1.8, label=line["name"])
         if line["kind"] == "shared":  # further labelled rows change nothing: the prompt shows no more
             axes.plot([rows[-1], _last(lines)], means[-1:] * 2, color=colour, lw=1, ls=":")
     if chance is not None:
-        axes.axhline(100 * chance, color="grey", lw=0.8, ls="--", label="chance")
+        axes.axhline(100 * chance, color=QUIET, lw=0.8, ls="--", label="chance")
 
 
 def _draw_runs(axes: Axes, points: Sequence[Result], colour: str, chance: float | None) -> None:
@@ -111,7 +113,7 @@ def _draw_costs(axes: Axes, lines: Sequence[Result]) -> None:
         if line["kind"] == "zero-shot":
             axes.axhline(shared[0], color=colour, lw=1.4, ls="-.")
             continue
-        axes.plot(rows, shared, color=colour, marker=shape, ms=7, mec="white", lw=1.8)
+        axes.plot(rows, shared, color=colour, marker=shape, ms=7, mec=PAPER, lw=1.8)
         if line["kind"] == "shared":
             name = f"{line['name']}, recomputed"
             axes.plot(rows, recomputed, color=colour, marker=shape, mfc="none", ms=7, lw=1.4, ls="--", label=name)
@@ -136,7 +138,7 @@ def _scale(axes: Axes, lines: Sequence[Result]) -> None:
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(lambda flop, _: quantity(flop, FLOP).replace(".0 ", " "))
     axes.margins(x=0.06, y=0.08)
-    axes.grid(visible=True, color="#dddddd", lw=0.6)
+    axes.grid(visible=True, color=LINES, lw=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -18,7 +18,7 @@ _FAMILIES = {
 
 
 #: The same above their lines in a table.
-_HEADINGS = {"prompting": "best prompt", "shared": "shared", "retrieved": "retrieved"}
+HEADINGS = {"prompting": "best prompt", "shared": "shared", "retrieved": "retrieved"}
 
 
 def list_points(curves: Result) -> list[dict[str, Any]]:
@@ -49,7 +49,7 @@ def point_columns(points: Sequence[Result]) -> Columns:
 def list_contests(crossings: Sequence[Result]) -> list[dict[str, Any]]:
     """Return LoRA against each way of prompting at every size; the way of prompting heads its lines."""
     return [
-        {**size, "method": f"{size['rows']:,} rows", "template": _HEADINGS[crossing["against"]]}
+        {**size, "method": f"{size['rows']:,} rows", "template": HEADINGS[crossing["against"]]}
         for crossing in crossings
         for size in crossing["sizes"]
     ]
@@ -58,7 +58,7 @@ def list_contests(crossings: Sequence[Result]) -> list[dict[str, Any]]:
 def contest_columns(contests: Sequence[Result]) -> Columns:
     """Return the columns of the table of contests: LoRA minus prompt, in points."""
     return {
-        "prompt": [_prompt_name(contest["prompt"]) for contest in contests],
+        "prompt": [name_prompt(contest) for contest in contests],
         "points": [f"{100 * contest['difference']:+.1f}" for contest in contests],
         "95 % interval": [_signed(contest["ci95"]) for contest in contests],
         "p": [p_value(contest["adjusted"]).removeprefix("p ").removeprefix("= ") for contest in contests],
@@ -66,9 +66,10 @@ def contest_columns(contests: Sequence[Result]) -> Columns:
     }
 
 
-def _prompt_name(prompt: Result) -> str:
-    """Return a prompt's name; how many records it retrieves from is as many as LoRA is trained on."""
-    return condition_name({**prompt, "pool_rows": None})
+def name_prompt(contest: Result) -> str:
+    """Return the name of a contest's prompt; how many records it retrieves from only where LoRA is trained on more."""
+    prompt = contest["prompt"]
+    return condition_name({**prompt, "pool_rows": None} if prompt.get("pool_rows") == contest["rows"] else prompt)
 
 
 def describe_crossings(crossings: Sequence[Result]) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.report.wording import FLOP, condition_name, number, quantity, templates, test_items, with_largest_pool
+from promptkit.report.wording import FLOP, condition_name, quantity, templates, test_items, with_largest_pool
 from promptkit.store import write_whole
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _draw_mark(axes: Axes, mark: Mark, place: float) -> None:
 
 def _label(figure: Figure, result: Result, marks: Sequence[Mark]) -> None:
     """Add title, axis names, legend and how to read the marks."""
-    items = number(test_items(result))
+    items = f"{test_items(result):,}"
     title = f"{result['task']} · {result['model']} · {items} test records"
     figure.suptitle(plain_text(title), x=0.02, ha="left")
     figure.supylabel("accuracy, % of test records", fontsize=10)

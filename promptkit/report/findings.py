@@ -30,8 +30,13 @@ def describe_spread(result: Result) -> list[str]:
 
 def describe_failed(result: Result) -> list[str]:
     """Say of which conditions runs are right no more often than guessing."""
-    several = [method for method in result["methods"] if method["runs"] > 1 and method.get("failed")]
-    said = [f"{method['failed']} of {method['runs']} runs of {_name(method, result)}" for method in several]
+    said = [
+        f"{method['failed']} of {method['runs']} runs of {_name(method, result)}"
+        if method["runs"] > 1
+        else _name(method, result)
+        for method in result["methods"]
+        if method.get("failed")
+    ]
     return [f"At or below chance: {', '.join(said)}."] if said else []
 
 

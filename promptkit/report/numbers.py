@@ -70,6 +70,8 @@ SHOWN: dict[str, Callable[[Any], str]] = {
     "never": lambda value: "never" if value == "never" else f"{value:,}",
     "percent": percent,
     "interval": percent_range,
+    "points": lambda value: f"{100 * value:+.1f}",
+    "points-interval": lambda value: f"{100 * value[0]:+.1f} to {100 * value[1]:+.1f}",
     "flop": lambda value: quantity(value, FLOP),
     "seconds": lambda value: f"{value:.3g}",
     "plus-minus": lambda value: f"{percent(value[0])} ± {percent(value[1])}",
@@ -78,7 +80,12 @@ SHOWN: dict[str, Callable[[Any], str]] = {
     "p": lambda value: p_value(value).removeprefix("p = ").removeprefix("p "),
 }
 #: What the two values of a pair are called in a CSV file.
-_PAIRS = {"interval": ("low", "high"), "ratios": ("low", "high"), "plus-minus": ("mean", "std")}
+_PAIRS = {
+    "interval": ("low", "high"),
+    "points-interval": ("low", "high"),
+    "ratios": ("low", "high"),
+    "plus-minus": ("mean", "std"),
+}
 
 
 def count_conditions(source: Source) -> Numbers:

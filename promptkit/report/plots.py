@@ -18,6 +18,7 @@ from promptkit.report.canvas import (
     new_figure,
     say_conditions,
 )
+from promptkit.report.curve_figure import draw_curves
 from promptkit.report.figure import SHAPES
 from promptkit.report.numbers import Item, ordered_conditions
 from promptkit.report.plots_of_cost import plot_break_even, plot_costs
@@ -39,6 +40,7 @@ def make_plots(source: Source, items: Sequence[Item]) -> list[Plot]:
     """Return the figures that this run has the data for."""
     found = [
         _plot_strips(source),
+        _plot_curves(source),
         _plot_shots(source),
         _plot_orders(source),
         _plot_shares(source),
@@ -108,6 +110,29 @@ def _stack(values: Sequence[float]) -> list[float]:
     return shifts
 
 
+# Accuracy and cost against labelled rows
+
+
+def _plot_curves(source: Source) -> Plot | None:
+    curves = source.result.get("curves")
+    if not curves:
+        return None
+    said = "; ".join(
+        f"{line['name']}: "
+        + ", ".join(f"{point['rows']:,} rows {percent(point['accuracy']['mean'])} %" for point in line["points"])
+        for line in curves["lines"]
+    )
+    return Plot(
+        "curves",
+        "Accuracy and cost against labelled rows",
+        "Mark: mean. Band: 95 % interval over runs and records. Dots: runs; crosses: runs at or below chance. Dotted: "
+        "shows no more rows. Right: 1,000 test records, training included; dashed: demonstrations recomputed.",
+        f"{said}.",
+        lambda: draw_curves(source.result),
+        ("curves", *(["contests"] if curves["crossings"] else [])),
+    )
+
+
 # Accuracy against the number of demonstrations
 
 
@@ -143,7 +168,7 @@ def _lines(result: Result) -> dict[str, list[Result]]:
     for methods in groups.values():
         if len({method["k"] for method in methods}) > 1:
             first = methods[0]
-            name = names[condition_of(first)].replace(condition_name(first), str(first["method"]), 1)
+            name = names[condition_of(first)].replace(condition_name(first), condition_name({**first, "k": None}), 1)
             found[name] = sorted(methods, key=lambda method: method["k"])
     return found
 

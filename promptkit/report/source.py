@@ -10,6 +10,7 @@ from typing import Any
 
 from promptkit.errors import RunError
 from promptkit.metrics import correctness
+from promptkit.report.curve_table import describe_crossings
 from promptkit.report.findings import describe_methods, describe_spread
 from promptkit.report.wording import condition_name
 from promptkit.store import Run, cell_key
@@ -196,7 +197,11 @@ def _as_study(result: Result) -> Result:
         "methods": methods,
         "levels": {},
         "factors": [],
-        "verdict": [*describe_spread(result), *describe_methods(result)],
+        "verdict": [
+            *describe_spread(result),
+            *describe_methods(result),
+            *describe_crossings((result.get("curves") or {}).get("crossings", ())),
+        ],
     }
 
 

@@ -41,6 +41,7 @@ from promptkit.report.wording import (
 
 Result = Mapping[str, Any]
 Columns = Mapping[str, Sequence[str]]  # header -> the cells below it, one per method
+_SPARE = "F1 interval"  # what is left out where a table is too wide; --json and the report have it
 
 
 def print_comparison(result: Result, console: Console) -> None:
@@ -67,7 +68,8 @@ def print_comparison(result: Result, console: Console) -> None:
     if result.get("break_even"):
         title = "Break-even: test items from which on LoRA is cheaper, its training included"
         counts = result["break_even"]
-        _print_table(console, title, _break_even_columns(counts), [{"method": name} for name in counts])
+        named = [{"method": _say_shots(name, counts)} for name in counts]
+        _print_table(console, title, _break_even_columns(counts), named)
         print_lines(console, ["", *(ledger.get("assumptions") or describe_break_even())], indent=2)
     if ledger:
         _print_ledger(ledger, console)
@@ -136,8 +138,15 @@ def print_lines(console: Console, lines: Sequence[str], *, style: str = "", inde
 def _print_table(
     console: Console, title: str, columns: Columns, methods: Sequence[Result], *, first: str = "method"
 ) -> None:
-    """Print one line per method, those of the same template together where there are several."""
+    """Print one line per method, those of the same template together where there are several.
+
+    A last column that would not fit is left out rather than every number cut off.
+    """
     gap = 2 if console.width >= 90 else 1
+    texts = [[first, *map(condition_name, methods)], *([header, *below] for header, below in columns.items())]
+    widths = [max(len(line) for text in column for line in text.split("\n")) for column in texts]
+    if 2 + sum(widths) + (gap + 1) * (len(widths) - 1) > console.width:  # 1 is the box's own
+        columns = {header: below for header, below in columns.items() if header != _SPARE}
     table = Table(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False, show_edge=False)
     table.add_column(first, no_wrap=True, vertical="bottom")
     for header in columns:
@@ -182,7 +191,7 @@ def _accuracy_columns(methods: Sequence[Result], items: int) -> Columns:
     if any(method.get("unread") for method in methods) or set(intervals) == {NOTHING}:
         columns["unread"] = [percent(method.get("unread", 0) / items) for method in methods]
     else:  # choices are always read, so their line has room for the interval
-        columns["F1 interval"] = intervals
+        columns[_SPARE] = intervals
     return columns
 
 
@@ -243,6 +252,12 @@ def _cost_columns(methods: Sequence[Result], items: int) -> Columns:
             of_training("seconds", SECONDS),
         )
     )
+
+
+def _say_shots(name: str, counts: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a count's name, with its number of demonstrations where further ones of its method follow."""
+    several = any(other.startswith(f"{name} k=") for other in counts)
+    return f"{name} k={counts[name]['k']}" if several and counts[name].get("k") else name
 
 
 def _break_even_columns(counts: Mapping[str, Mapping[str, int | None]]) -> Columns:

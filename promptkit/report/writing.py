@@ -11,6 +11,7 @@ from rich.text import Text
 
 from promptkit.errors import PromptkitError
 from promptkit.report import numbers
+from promptkit.report.curve_numbers import count_curves
 from promptkit.report.folder import check_folder, write_folder
 from promptkit.report.numbers import Item, Numbers
 from promptkit.report.page import render_page
@@ -69,6 +70,7 @@ def make_tables(source: Source, items: Sequence[Item]) -> dict[str, Numbers]:
     made = [
         *(count_study(source.result) if source.kind == "study" else ()),
         numbers.count_conditions(source),
+        *count_curves(source.result),
         numbers.count_shares(source),
         numbers.count_levels(source),
         numbers.count_orders(source),

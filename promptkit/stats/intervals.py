@@ -69,7 +69,7 @@ def bootstrap_interval(
     `runs` is runs x items, 0 or 1: row for row one draw of demonstrations (or one training seed) on
     the same items. Rows and columns are both resampled, so the interval holds for draws and items
     that were not seen. One run is Wilson's interval: it says nothing about other draws. So are
-    answers without any variation, which resampling would give an interval of no width.
+    runs that all answer alike, which resampling would give too narrow an interval, or none.
 
     `groups` names for each run what it shares with others: the orders of one choice of demonstrations are
     not independent runs, so whole groups are resampled. Of one group, only the items are.
@@ -82,24 +82,24 @@ def bootstrap_interval(
     if matrix.ndim != 2 or matrix.size == 0:
         raise ValueError(f"expected runs x items, got shape {matrix.shape}")
     draws, items = matrix.shape
-    if draws == 1 or numpy.ptp(matrix) == 0:
+    if groups is not None and len(groups) != draws:
+        raise ValueError(f"expected one group per run, got {len(groups)} groups for {draws} runs")
+    if (matrix == matrix[0]).all():
         return wilson_interval(round(float(matrix[0].sum())), items, level)
-    members = _group_runs(range(draws) if groups is None else groups, draws)
     random = numpy.random.default_rng(seed)
-    row_counts = random.multinomial(len(members), [1 / len(members)] * len(members), size=resamples) @ members
+    row_counts = draw_runs(random, range(draws) if groups is None else groups, resamples)
     item_counts = random.multinomial(items, [1 / items] * items, size=resamples)
     means = ((row_counts @ matrix) * item_counts).sum(axis=1) / (row_counts.sum(axis=1) * items)
     return percentiles(means, level)
 
 
-def _group_runs(groups: Sequence[Hashable], runs: int) -> Any:
-    """Return groups x runs: 1 where the run is of the group."""
+def draw_runs(random: Any, groups: Sequence[Hashable], resamples: int) -> Any:
+    """Return resamples x runs: how often each run is drawn, where whole groups are; `groups` names that of each run."""
     import numpy
 
-    if len(groups) != runs:
-        raise ValueError(f"expected one group per run, got {len(groups)} groups for {runs} runs")
     names = list(dict.fromkeys(groups))
-    return numpy.array([[int(group == name) for group in groups] for name in names])
+    members = numpy.array([[int(group == name) for group in groups] for name in names])
+    return random.multinomial(len(names), [1 / len(names)] * len(names), size=resamples) @ members
 
 
 def macro_f1_interval(
@@ -108,12 +108,13 @@ def macro_f1_interval(
     label_count: int,
     level: float = 0.95,
     *,
+    groups: Sequence[Hashable] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
     """Return the interval of a method's mean macro-F1, over other runs and other items.
 
-    `predicted` is runs x items, None where an answer could not be read. Runs and items are resampled as
+    `predicted` is runs x items, None where an answer could not be read. Runs, in `groups`, and items are resampled as
     in `bootstrap_interval`; an F1 of nothing is 0, as in `metrics.macro_f1`.
     """
     import numpy
@@ -122,7 +123,8 @@ def macro_f1_interval(
     answers = numpy.array([[-1 if answer is None else answer for answer in run] for run in predicted])
     runs, items = answers.shape
     counts = random.multinomial(items, [1 / items] * items, size=resamples)
-    weights = random.multinomial(runs, [1 / runs] * runs, size=resamples) / runs
+    drawn = draw_runs(random, range(runs) if groups is None else groups, resamples)
+    weights = drawn / drawn.sum(axis=1, keepdims=True)
     means = numpy.zeros(resamples)
     for run in range(runs):
         per_label = []

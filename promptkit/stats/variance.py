@@ -14,6 +14,7 @@ from promptkit.errors import StudyError
 from promptkit.stats.intervals import Interval
 
 DRAWS = 4000
+_ROUNDING = 1e-12  # of the largest score: differences of means below are none
 #: How the factors of a study are called in sentences; any other name stands as it is.
 WORDS = {
     "choice": "choice of demonstrations",
@@ -109,6 +110,8 @@ def decompose_variance(
     squares = numpy.array([part.sum() for part in _split(terms, means)]) / freedom
     per_item = numpy.stack([part.sum(axis=0) for part in _split(terms, table - means)])
     per_item = per_item / (freedom[:, None] * (items - 1))  # summed over items: the terms' mean squares with items
+    for found in (squares, per_item):  # or what rounding left would have shares
+        found[found < (_ROUNDING * abs(table).max()) ** 2] = 0.0
     overall = (table - means).mean(axis=0) ** 2 * cells / (items - 1)  # summed over items: the mean square of items
 
     random = numpy.random.default_rng(seed)

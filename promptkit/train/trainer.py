@@ -124,6 +124,12 @@ class AdapterTrainer(CompletionTrainer):
             collate_fn=partial(_collate, self.data_collator),
         )
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Return the schedule of the rate; of a single step it is the whole rate, where warming up would leave none."""
+        if num_training_steps == 1:
+            self.args.warmup_steps = 0
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the adapter. Trainer's own way would ask the hub whether the vocabulary is still the same."""
         if self.args.should_save:
