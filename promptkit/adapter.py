@@ -108,8 +108,8 @@ class TrainResult(BaseModel):
 
     `epochs` were run, and the weights are those after `best_epoch` (1 is the first). `losses` (nats, mean over
     the epoch's steps) and `validation` (label accuracy) have one entry per epoch; `validation` is empty without
-    prompts. `pairs_hash` is the SHA-256 of the prompts and completions in their order. `padded` says why rows were
-    padded, and is empty where they were packed.
+    prompts. `pairs_hash` is the SHA-256 of prompts, completions, turns and choices in their order. `padded` says why
+    rows were padded, and is empty where they were packed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -170,17 +170,17 @@ class AdapterCard(BaseModel):
     merged: Merged | None = None
 
     def changes(self, model: Model, files_hash: str) -> tuple[str, ...]:
-        """Return in words what differs from when the probes were scored, and may change what the model says."""
-        if self.probes is None:
-            return ()
-        now = {**installed_versions(), "dtype": model.dtype, "device": kind_of_device(model)}
-        then = {**self.versions, "dtype": self.probes.dtype, "device": self.probes.device}
+        """Return in words what differs from when the adapter was saved, and may change what the model says."""
+        now, then = installed_versions(), dict(self.versions)
+        if self.probes:
+            now |= {"dtype": model.dtype, "device": kind_of_device(model)}
+            then |= {"dtype": self.probes.dtype, "device": self.probes.device}
         named = [f"{name} {then[name]} -> {now[name]}" for name in now if then.get(name, now[name]) != now[name]]
         hashes = {
             "tokenizer": (self.tokenizer_hash, hash_tokenizer(model.tokenizer)),
             "files": (self.files_hash, files_hash),
         }
-        return (*named, *(f"other {name}" for name, (old, new) in hashes.items() if old != new))
+        return (*named, *(f"other {name}" for name, (old, new) in hashes.items() if old not in ("", new)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,6 +206,8 @@ def test_alpaca_is_split_where_a_newline_joins_it_again(prompt: str, instruction
             "'choices' is .*: expected a list of texts",
         ),
         ({"prompt": "x", "completion": " no", "choices": [1, 2]}, r"'choices' is \[1, 2\]: expected a list of texts"),
+        ({"prompt": "x", "completion": " no", "task": ["x"]}, r"'task' is \['x'\]: expected text"),
+        ({"prompt": "x", "completion": " no", "template_hash": 7}, "'template_hash' is 7: expected text"),
         ({"prompt": "x", "completion": " no", "messages": [{"role": "bot", "content": "x"}]}, "a turn of 'bot'"),
         ({"prompt": [ASKED], "completion": " yes"}, "'prompt' is .*: expected text"),
         ({"prompt": [ASKED], "completion": [ANSWER, ASKED, ANSWER]}, "'completion' has 3 turns: expected the answer"),

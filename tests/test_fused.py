@@ -56,6 +56,22 @@ def test_layer_equals_peft_s_own() -> None:
     assert_same(fused, super(FusedLinear, fused).forward, draw(2, 3, 32), 4)
 
 
+def test_outputs_may_be_changed_in_place() -> None:
+    """A network may add to what a fused layer, block or head gives, as Falcon does, and the gradients stay right."""
+    network = adapted().get_base_model()
+    layer = network.model.layers[0]
+    for module in (layer.self_attn.q_proj, layer.self_attn.o_proj, layer.mlp, layer.input_layernorm, network.lm_head):
+        x = draw(2, 3, 32).requires_grad_()
+
+        def changed(x: torch.Tensor, module: Any = module) -> torch.Tensor:
+            out = module(x)
+            out += 1
+            return out
+
+        found, expected = (torch.autograd.grad(out.square().sum(), x)[0] for out in (changed(x), module(x) + 1))
+        torch.testing.assert_close(found, expected)
+
+
 def test_layer_in_bfloat16_is_close_to_peft_s_own() -> None:
     """In bfloat16 the low-rank product is computed in 16 bits; the adapter and its gradients stay in float32."""
     fused = next(module for module in adapted(dtype=torch.bfloat16).modules() if isinstance(module, FusedLinear))

@@ -98,6 +98,17 @@ def test_an_error_before_the_first_row_leaves_no_folder(network: Model, project:
     assert not Path("new").exists()
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "rows.jsonl"])
+def test_a_folder_of_somebody_else_is_left_alone(name: str, network: Model, project: Project) -> None:
+    """A folder that has the name of the parts and holds something else is an error, and stays as it is."""
+    new = write_records(project)
+    mine = project.write(f"out.jsonl.part/{name}", '{"mine": 1}\n')
+    with pytest.raises(RunError, match=r"out.jsonl.part: exists and holds no unfinished output; move it"):
+        labeller(network).label_into(new, Path("out.jsonl"))
+    assert mine.read_text() == '{"mine": 1}\n'
+    assert not Path("out.jsonl").exists()
+
+
 def test_a_file_that_comes_meanwhile_is_kept(project: Project) -> None:
     """What somebody puts in the place of the output stays; the rows stay too, and go there when it is free."""
     out = Path("out.jsonl")

@@ -7,6 +7,7 @@ import random
 import shutil
 import warnings
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ from promptkit.adapter import CARD, Adapter, read_card
 from promptkit.errors import ModelError, PromptkitWarning, TrainError, WindowError
 from promptkit.models import Model, load_model
 from promptkit.models import adapter as adapters
-from promptkit.models.adapter import put_adapter
+from promptkit.models.adapter import WEIGHTS, put_adapter
 from promptkit.models.source import fingerprint
 from promptkit.pair import Pair
 from promptkit.probes import Probe, Probes, ask_again, choose_probes, hash_tokenizer, record_probes
 from promptkit.prompt import Message
 from promptkit.score import score
 from promptkit.train import train
-from tests.training_fakes import model, saved, tokenizer
+from tests.training_fakes import model, rows, saved, tokenizer
 
 # peft asks transformers by an old name when it wraps a network
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -228,6 +229,30 @@ def test_no_probes_where_none_can_be_asked(base: Model, tmp_path: Path) -> None:
     kept = record_probes(base, [long, pair(2, 0)])
     assert kept
     assert [probe.id for probe in kept.rows] == ["2"]
+
+
+def test_without_probes_other_weights_are_a_warning(base: Model, tmp_path: Path) -> None:
+    """Nothing can be asked of an adapter without probes: that its weights are others is said all the same."""
+    folder = train(base, rows(8), epochs=1, probes=0, out=tmp_path / "adapter").path
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PromptkitWarning)
+        load_model(str(folder), device="cpu")
+    path = folder / WEIGHTS
+    save_file({name: -5 * weight for name, weight in load_file(path).items()}, path, metadata={"format": "pt"})
+    with pytest.warns(PromptkitWarning, match="other files, and the adapter has no probes to show"):
+        load_model(str(folder), device="cpu")
+
+
+def test_weights_that_are_missing_are_named(adapter: Path) -> None:
+    """Nothing is looked for on a hub where the weights are gone, and what is missing of them is told in one line."""
+    path = adapter / WEIGHTS
+    weights = load_file(path)
+    save_file(dict(list(weights.items())[2:]), path, metadata={"format": "pt"})
+    with pytest.warns(PromptkitWarning, match=r"missing adapter keys"), suppress(ModelError):
+        load_model(str(adapter), device="cpu")
+    path.unlink()
+    with pytest.raises(ModelError, match=rf"the adapter has no {WEIGHTS}; restore it, or train again"):
+        load_model(str(adapter), device="cpu")
 
 
 def test_a_card_from_before_there_were_probes_is_read(adapter: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
 from promptkit.adapter import read_card
-from promptkit.errors import ModelError, TrainError
+from promptkit.errors import ModelError, PromptkitWarning, TrainError
 from promptkit.models import Model, load_model, quantize
 from promptkit.score import score
 from promptkit.train import train
@@ -26,6 +27,15 @@ from tests.training_fakes import files, model, rows, saved, settings, weights
 # peft asks transformers by an old name when it wraps a network
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
+MAMBA = {"num_hidden_layers": 2, "state_size": 4, "conv_kernel": 4}
+MIXTRAL = {
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 32,
+    "num_local_experts": 2,
+    "num_experts_per_tok": 1,
+}
 KINDS = ("lora", "rslora", "dora", "pissa", "ia3")
 
 
@@ -125,6 +135,34 @@ def test_top_layers_alone_are_adapted(kind: str, tmp_path: Path) -> None:
     assert cost[1] < 0.5 * cost[None]
 
 
+def test_pissa_of_more_than_a_layer_has(base: Model, tmp_path: Path) -> None:
+    """A rank above a layer's width has as many singular values as there are: what is saved loads and says the same."""
+    adapter = train(base, rows(8), kind="pissa", rank=48, epochs=2, out=tmp_path / "adapter")
+    assert config(adapter.path)["r"] == 96
+    assert {min(weight.shape) for weight in weights(adapter).values()} <= {16, 32, 64, 96}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PromptkitWarning)
+        load_model(str(adapter.path), device="cpu", dtype="float32", on_flip="error")
+
+
+def test_state_space_layers_that_peft_refuses_are_left_out(tmp_path: Path) -> None:
+    """All linear layers of Mamba are those but its head and the one whose weight it reads without calling it."""
+    adapter = train(model("mamba", **MAMBA), rows(8), epochs=1, out=tmp_path / "adapter")
+    assert {name.split(".")[-3] for name in weights(adapter)} == {"in_proj", "x_proj", "dt_proj"}
+
+
+def test_experts_are_written_the_same_again(tmp_path: Path) -> None:
+    """The configuration of an adapter on a mixture of experts has no order but its names'."""
+    adapter = train(model("mixtral", **MIXTRAL), rows(8), epochs=1, out=tmp_path / "adapter")
+    written = config(adapter.path)["target_parameters"]
+    assert written == sorted(written)
+    assert len(written) > 1
+    with pytest.raises(
+        TrainError, match=r"a dora adapter of targets 'all-linear' does not fit .*its linear layers are"
+    ):
+        train(model("mixtral", **MIXTRAL), rows(8), kind="dora", out=tmp_path / "other")
+
+
 def test_targets_by_name(tmp_path: Path) -> None:
     """Named layers alone are adapted; ("all-linear",) is the same as "all-linear"."""
     named = train(model(), rows(8), targets=["q_proj", "v_proj"], epochs=1, out=tmp_path / "named")
@@ -138,6 +176,10 @@ def test_targets_by_name(tmp_path: Path) -> None:
     [
         ({"kind": "loha"}, "training: kind is 'loha': input should be 'lora', 'rslora', 'dora', 'pissa' or 'ia3'"),
         ({"kind": "ia3", "rank": 4}, "an ia3 adapter has no rank, alpha or dropout; leave them out"),
+        ({"targets": ["q_proj", "v_prj"]}, r"target 'v_prj' is no layer; known: .*\. Did you mean 'v_proj'\?"),
+        ({"targets": "("}, r"a lora adapter of targets '\(' does not fit model 'fake': "),
+        ({"targets": 5}, "targets is 5: expected names of layers, or 'all-linear'"),
+        ({"probes": -1}, "probes is -1: expected how many rows"),
         ({"top_layers": 3}, "top_layers is 3, but the model has 2 layers"),
         ({"top_layers": 1, "targets": ".*q_proj"}, "top_layers goes with targets by name, not with the pattern"),
         ({"targets": ".*_(proj|head)"}, "would adapt the head 'lm_head', which gives the logits"),

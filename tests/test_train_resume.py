@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,31 @@ def test_another_training_is_not_gone_on_with(tmp_path: Path) -> None:
     assert last_checkpoint(unfinished(tmp_path / "adapter")) is not None
 
 
+def stopper(stop: int | None) -> Callable[[int, int], None]:
+    """Return what stops a training by Ctrl-C in one step."""
+
+    def progress(done: int, total: int) -> None:
+        if done == stop:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.mark.parametrize("change", [{"choices": [" positive", " negative"]}, {"messages": []}])
+def test_rows_that_say_the_same_otherwise_are_others(change: dict[str, Any], tmp_path: Path) -> None:
+    """Rows with other choices or turns are another training, though prompts and completions are the same."""
+    turns = [{"role": "user", "content": "?"}]
+    given = [{**row, "messages": turns} for row in rows(20)]
+
+    def start(rows_: list[dict[str, Any]], stop: int | None) -> None:
+        train(model(), rows_, out=tmp_path / "adapter", batch_size=8, save_seconds=0, progress=stopper(stop))
+
+    with pytest.raises(KeyboardInterrupt):
+        start(given, 3)
+    with pytest.raises(RunError, match=r"an unfinished training was started with pairs ="):
+        start([{**row, **change} for row in given], None)
+
+
 def test_folder_of_someone_else_is_left_alone(tmp_path: Path) -> None:
     """A folder with the state's name that holds something else is an error, and stays as it is."""
     (tmp_path / "adapter.part").mkdir()
@@ -113,6 +139,11 @@ def test_folder_of_someone_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"adapter.part: exists and holds no unfinished training; move it"):
         learn(tmp_path / "adapter")
     assert (tmp_path / "adapter.part" / "mine.txt").read_text() == "mine"
+    (tmp_path / "adapter.part" / "mine.txt").unlink()
+    (tmp_path / "adapter.part" / "training.json").write_text('{"mine": 1}')
+    with pytest.raises(RunError, match=r"adapter.part: exists and holds no unfinished training; move it"):
+        learn(tmp_path / "adapter")
+    assert (tmp_path / "adapter.part" / "training.json").read_text() == '{"mine": 1}'
 
 
 def test_training_that_cannot_succeed_leaves_nothing(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def model(kind: str = "llama", *, window: int = 128, seed: int = 1, vocab: int | None = None, **shape: Any) -> Model:
     """A random model of one architecture, hidden size 32, two layers, with the tokenizer above."""
-    settings = {"hidden_size": 32, "initializer_range": 0.1, **SHAPES[kind], **shape}
+    settings = {"hidden_size": 32, "initializer_range": 0.1, **SHAPES.get(kind, {}), **shape}
     config = AutoConfig.for_model(
         kind,
         vocab_size=vocab or len(tokenizer()),

@@ -26,6 +26,7 @@ CHAT_FORMATS = ("messages", "sharegpt", "openai")
 TEXT_FORMATS = ("alpaca", "text")
 _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 _ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+_ORIGINS = ("task", "task_hash", "template", "template_hash")
 _LEARNED = "promptkit learns a row's last answer and nothing before it"
 
 
@@ -139,6 +140,7 @@ def pair_from_row(row: Row, number: int, *, chat: bool = False, place: str = "")
         if prompt is None and not chat:
             raise DataError("chat turns only, no prompt as plain text: train with --chat (chat=True)")
         choices, ids = _texts(given, "choices"), _texts(given, "demonstration_ids")
+        names = {name: _text({name: "", **given}, name) for name in _ORIGINS}
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     pair = Pair(
@@ -148,11 +150,8 @@ def pair_from_row(row: Row, number: int, *, chat: bool = False, place: str = "")
         label=given.get("label"),
         messages=tuple(Message(turn["role"], turn["content"]) for turn in turns),
         demonstration_ids=ids,
-        template=given.get("template") or "",
-        template_hash=given.get("template_hash") or "",
-        task=given.get("task") or "",
+        **names,
         choices=choices,
-        task_hash=given.get("task_hash") or "",
     )
     check_pair(pair, where, chat=chat)
     return pair

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,9 @@ from promptkit.probes import Probes, Verdict, ask_again, kind_of_device, roundin
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+WEIGHTS = "adapter_model.safetensors"
+#: What peft says of settings that are in use all the same: the ranks of experts.
+IDLE = "The following (rank|alpha)_pattern keys did not match"
 #: What to do where an adapter's probes no longer say what they said: refuse it, warn, or never ask them.
 ON_FLIP = ("error", "warn", "ignore")
 
@@ -64,7 +69,9 @@ def _wrap(base: Model, name: str, folder: Path, on_flip: str, trust_remote_code:
     since = check_base(base, folder, card) if card else ()
     from peft import PeftModel
 
-    with reading(folder, "adapter"):
+    if not (folder / WEIGHTS).is_file():  # peft would look for them on the hub
+        raise ModelError(f"{folder}: the adapter has no {WEIGHTS}; restore it, or train again")
+    with reading(folder, "adapter"), _telling(folder):
         network = PeftModel.from_pretrained(base.network, str(folder), torch_device=base.device)
     tokenizer = base.tokenizer
     if (folder / "tokenizer.json").is_file():
@@ -74,6 +81,17 @@ def _wrap(base: Model, name: str, folder: Path, on_flip: str, trust_remote_code:
     model = Model.of(name, network.eval(), tokenizer, both)
     check_probes(model, folder, card, files, since, on_flip=on_flip)
     return model
+
+
+@contextmanager
+def _telling(folder: Path) -> Iterator[None]:
+    """Turn what peft warns of, such as weights that are missing, into warnings of one line."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for each in caught:
+        if not issubclass(each.category, FutureWarning | DeprecationWarning) and not re.match(IDLE, str(each.message)):
+            warnings.warn(f"{folder}: {' '.join(str(each.message).split())}", PromptkitWarning, stacklevel=3)
 
 
 def check_base(base: Model, folder: Path, card: AdapterCard) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ class Network:
         base = self.module.get_base_model() if hasattr(self.module, "get_base_model") else self.module
         self.name = type(base).__name__
         self.config = base.config.get_text_config(decoder=True)
-        self.vocabulary = base.get_input_embeddings().num_embeddings
+        self.vocabulary = base.get_input_embeddings().weight.shape[0]
         self.footprint = estimate_footprint(self.config, self.vocabulary, self.module.dtype.itemsize)
         self.budget = choose_budget(memory, model.device)
         self.takes = set(inspect.signature(base.forward).parameters)

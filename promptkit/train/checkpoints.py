@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState
 
 _WHAT, _LOCK = "training.json", "lock"
+_OWN = re.compile(r"\.?training\.json.*|lock|(tmp-)?checkpoint-\d+.*")  # all that Trainer and this module put there
 
 
 def unfinished(out: Path) -> Path:
@@ -102,7 +104,7 @@ class Checkpoints(TrainerCallback):
 def _open(folder: Path, what: Mapping[str, Any]) -> IO[bytes]:
     """Make the folder, or find it as this training's; return the file that is locked while it is in use."""
     note = folder / _WHAT
-    if folder.exists() and not note.is_file() and (not folder.is_dir() or {*_names(folder)} - {_LOCK}):
+    if folder.exists() and not _holds_training(folder):
         raise RunError(f"{folder}: exists and holds no unfinished training; move it, or choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -121,8 +123,12 @@ def _open(folder: Path, what: Mapping[str, Any]) -> IO[bytes]:
     return lock
 
 
-def _names(folder: Path) -> Iterator[str]:
-    return (path.name for path in folder.iterdir())
+def _holds_training(folder: Path) -> bool:
+    """Whether a folder is empty or holds the state of a training, and nothing else."""
+    if not folder.is_dir() or not all(_OWN.fullmatch(path.name) for path in folder.iterdir()):
+        return False
+    note = folder / _WHAT
+    return not note.exists() or {"settings", "pairs"} <= _read(note).keys()
 
 
 def _read(note: Path) -> Any:

@@ -107,7 +107,7 @@ class _Head(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(weight)
-        return multiply(x.reshape(-1, x.shape[-1]), weight.t()).view(*x.shape[:-1], -1)
+        return multiply(x.reshape(-1, x.shape[-1]), weight.t()).resize_(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
     @once_differentiable
@@ -128,7 +128,7 @@ class _Gated(torch.autograd.Function):
         (out,), narrow_last = last.run(silu(gate).mul_(up))
         ctx.save_for_backward(rows, gate, up, narrow, narrow_last, *tensors)
         ctx.shape, ctx.scalings = x.shape, scalings
-        return out.view(x.shape)
+        return out.resize_(x.shape)
 
     @staticmethod
     @once_differentiable

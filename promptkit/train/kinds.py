@@ -13,7 +13,7 @@ from peft.utils.constants import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from promptkit.errors import TrainError
+from promptkit.errors import TrainError, nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from promptkit.adapter import TrainSettings
 
 ALL_LINEAR = "all-linear"
+# Where peft refuses layers that such networks do not call but read the weights of.
+_STATE_SPACE = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+_UNADAPTABLE = {"out_proj", "conv1d"}
 RANK = 8
 
 
@@ -46,6 +49,18 @@ def default_alpha(kind: str, rank: int | None) -> int | None:
     return 2 * (RANK if kind == "rslora" or rank is None else rank)
 
 
+def check_targets(network: PreTrainedModel, settings: TrainSettings) -> None:
+    """Raise TrainError for a target that is the name of no layer, of which peft says nothing where others are one."""
+    if isinstance(settings.targets, str):
+        return
+    names = [name for name, _ in network.named_modules() if name]
+    for target in settings.targets:
+        if not any(f".{name}".endswith(f".{target}") for name in names):
+            known = sorted(linear_names(network))
+            near = nearest(target, known)
+            raise TrainError(f"training: target {target!r} is no layer; known: {', '.join(known)}.{near}")
+
+
 def default_targets(network: PreTrainedModel, kind: str) -> str | tuple[str, ...]:
     """Return the layers that are adapted: all linear ones but the head; for IA3 those that peft names.
 
@@ -60,6 +75,8 @@ def default_targets(network: PreTrainedModel, kind: str) -> str | tuple[str, ...
 def adapter_config(network: PreTrainedModel, settings: TrainSettings) -> PeftConfig:
     """Return peft's configuration of the adapter. Raises TrainError for `top_layers` that the network has not."""
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
+    if targets == ALL_LINEAR and _architecture(network) in _STATE_SPACE:
+        targets = sorted(_linear_names_but_head(network) - _UNADAPTABLE)
     transposed = any(isinstance(module, Conv1D) for module in network.modules())
     if settings.kind == "ia3":
         if settings.top_layers:
@@ -110,6 +127,12 @@ def linear_names(network: torch.nn.Module) -> set[str]:
     return {name.rpartition(".")[2] for name, module in network.named_modules() if _is_linear(module)}
 
 
+def _linear_names_but_head(network: PreTrainedModel) -> set[str]:
+    head = network.get_output_embeddings()
+    named = {name.rpartition(".")[2]: module for name, module in network.named_modules() if _is_linear(module)}
+    return {name for name, module in named.items() if module is not head}
+
+
 def first_weights(network: PeftModel) -> dict[str, torch.Tensor]:
     """Return the matrices that a PiSSA adapter starts from, by name; nothing for any other adapter.
 
@@ -133,11 +156,17 @@ def plain_weights(network: PeftModel, first: Mapping[str, torch.Tensor]) -> dict
     config.r, config.lora_alpha, config.init_lora_weights = 2 * config.r, 2 * config.lora_alpha, True
     trained = {name: weight.detach() for name, weight in network.named_parameters() if name in first}
     return {
-        name: torch.cat([weight, first[name]], dim=0)
+        name: _pad(torch.cat([weight, first[name]], dim=0), config.r, 0)
         if ".lora_A." in name
-        else torch.cat([weight, -first[name]], dim=1)
+        else _pad(torch.cat([weight, -first[name]], dim=1), config.r, 1)
         for name, weight in trained.items()
     }
+
+
+def _pad(matrix: torch.Tensor, rank: int, side: int) -> torch.Tensor:
+    """Return a matrix with zeros up to the rank: a layer has no more singular values than its narrower side."""
+    missing = rank - matrix.shape[side]
+    return torch.nn.functional.pad(matrix, (0, 0, 0, missing) if side == 0 else (0, missing))
 
 
 def _is_linear(module: torch.nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,9 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 
 from promptkit.errors import TrainError
-from promptkit.models.adapter import share_weights
+from promptkit.models.adapter import IDLE, share_weights
 from promptkit.train.fused import fuse_blocks
-from promptkit.train.kinds import adapter_config, linear_names, refuse_head
+from promptkit.train.kinds import adapter_config, check_targets, linear_names, refuse_head
 from promptkit.train.last_layer import trim_last_layer
 from promptkit.train.low_rank import FusedLinear
 
@@ -49,6 +50,7 @@ def wrap(model: Model, settings: TrainSettings) -> PeftModel:
     """
     if isinstance(model.network, PeftModel):
         raise TrainError(f"model {model.name!r} has an adapter already: train from the base model it was made for")
+    check_targets(model.network, settings)
     network = share_weights(model.network)
     config = adapter_config(network, settings)
     if _can_fuse(network, config):
@@ -56,18 +58,21 @@ def wrap(model: Model, settings: TrainSettings) -> PeftModel:
     try:
         with warnings.catch_warnings():  # peft still asks transformers by an old name, which warns
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", IDLE, RuntimeWarning)
             wrapped = get_peft_model(network, config)
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, RuntimeError, re.error) as error:  # whatever peft stumbles over
+        reason = " ".join(str(error).split())
         raise TrainError(
-            f"training: targets {settings.targets!r} do not fit model {model.name!r}: expected 'all-linear' "
-            f"or some of {', '.join(sorted(linear_names(network)))}"
+            f"training: a {settings.kind} adapter of targets {settings.targets!r} does not fit model {model.name!r}: "
+            f"{reason[:200]}; its linear layers are {', '.join(sorted(linear_names(model.network)))}"
         ) from error
     refuse_head(wrapped, settings)
     fuse_blocks(wrapped, apart=trim_last_layer(wrapped))
     # peft notes the weights' folder, and the modules as sets: neither is the same everywhere
     config.base_model_name_or_path = model.name
-    for modules in {"target_modules", "feedforward_modules"} & vars(config).keys():
-        setattr(config, modules, sorted(getattr(config, modules)))
+    for modules in {"target_modules", "feedforward_modules", "target_parameters"} & vars(config).keys():
+        if isinstance(found := getattr(config, modules), set | list):
+            setattr(config, modules, sorted(found))
     return wrapped
 
 

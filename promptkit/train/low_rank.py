@@ -166,7 +166,8 @@ class _LowRankSums(torch.autograd.Function):
         sums, narrow = LowRankSums(scalings, tensors).run(rows)
         ctx.save_for_backward(rows, narrow, *tensors)
         ctx.shape, ctx.scalings = x.shape, scalings
-        return tuple(total.view(*x.shape[:-1], -1) for total in sums)
+        # in their shape, and not as views, which a network could not change in place
+        return tuple(total.resize_(*x.shape[:-1], total.shape[1]) for total in sums)
 
     @staticmethod
     @once_differentiable

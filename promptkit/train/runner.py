@@ -31,6 +31,7 @@ from promptkit.adapter import (
 from promptkit.errors import TrainError
 from promptkit.models import quiet_transformers
 from promptkit.probes import PROBES, hash_tokenizer, installed_versions, record_probes
+from promptkit.prompt import message_rows
 from promptkit.store import versions
 from promptkit.train.batches import Row, encode_pairs, read_pairs
 from promptkit.train.checkpoints import Checkpoints, kept_state, last_checkpoint
@@ -114,6 +115,8 @@ def train(
     """
     started = time.perf_counter()
     check_kind(kind, rank, alpha, dropout)
+    if probes < 0:
+        raise TrainError(f"training: probes is {probes}: expected how many rows are kept to be asked, 0 or more")
     settings = TrainSettings.checked(
         kind=kind,
         rank=default_rank(kind) if rank is None else rank,
@@ -171,6 +174,8 @@ def train(
 def _names(targets: str | Sequence[str]) -> str | tuple[str, ...]:
     if isinstance(targets, str):
         return targets
+    if not isinstance(targets, Sequence) or not all(isinstance(name, str) for name in targets):
+        raise TrainError(f"training: targets is {targets!r}: expected names of layers, or {ALL_LINEAR!r}")
     return targets[0] if tuple(targets) == (ALL_LINEAR,) else tuple(targets)
 
 
@@ -268,7 +273,8 @@ def _identity(
 def _hash_pairs(lessons: Sequence[Pair]) -> str:
     digest = sha256()
     for pair in lessons:
-        digest.update(f"{len(pair.prompt)} {len(pair.completion)} {pair.prompt}{pair.completion}".encode())
+        said = (pair.prompt, pair.completion, message_rows(pair.messages), pair.choices)
+        digest.update(repr(said).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

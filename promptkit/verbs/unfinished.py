@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +17,7 @@ from promptkit.lock import take_lock
 
 Row = Mapping[str, Any]
 _WHAT, _ROWS, _INDEX = "what.json", "rows.jsonl", "index.jsonl"
+_OWN = re.compile(r"what\.(json|new)|(rows|index)\.jsonl|whole\.\w+")  # all that a folder of parts holds
 
 
 class Unfinished:
@@ -57,7 +58,7 @@ class Unfinished:
                 find_writer(self.out)(map(shape, self._read()), file, columns)
                 _sync(file)
         publish(whole, self.out)
-        shutil.rmtree(self.folder)
+        _remove(self.folder)
 
     def _read(self) -> Iterator[Row]:
         with (self.folder / _ROWS).open("rb") as file:
@@ -101,7 +102,7 @@ def unfinished(out: Path, what: Mapping[str, str]) -> Iterator[Unfinished]:
                 yield done
             except PromptkitError:
                 if not done.digests:
-                    shutil.rmtree(folder)
+                    _remove(folder)
                 raise
     except OSError as error:
         raise unwritable(out, error) from error
@@ -109,12 +110,35 @@ def unfinished(out: Path, what: Mapping[str, str]) -> Iterator[Unfinished]:
 
 @contextmanager
 def _open(folder: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """Open the files of rows and of the index, in a folder that is made where there is none."""
+    """Open the files of rows and of the index, in a folder that is made where there is none.
+
+    Raises RunError for a folder that holds anything else: it is somebody's own.
+    """
+    if os.path.lexists(folder) and not _holds_parts(folder):
+        raise RunError(f"{folder}: exists and holds no unfinished output; move it, or give another --out")
     folder.mkdir(exist_ok=True)
     with (folder / _ROWS).open("a+b") as rows, (folder / _INDEX).open("a+b") as index:
         if not take_lock(rows):
             raise RunError(f"{folder}: another process is writing there; wait for it, or give another --out")
         yield rows, index
+
+
+def _holds_parts(folder: Path) -> bool:
+    """Whether a folder is empty or holds what this module wrote, and nothing else."""
+    if not folder.is_dir() or folder.is_symlink():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    begun = _WHAT in names or not any((folder / name).stat().st_size for name in names)
+    return all(map(_OWN.fullmatch, names)) and begun
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder of parts; what somebody else has put there meanwhile stays."""
+    for path in folder.iterdir():
+        if _OWN.fullmatch(path.name):
+            path.unlink()
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _check_same(folder: Path, what: Mapping[str, str]) -> None:
@@ -125,7 +149,10 @@ def _check_same(folder: Path, what: Mapping[str, str]) -> None:
         temporary.write_bytes(written)
         os.replace(temporary, path)
         return
-    there = orjson.loads(path.read_bytes())
+    try:
+        there = dict(orjson.loads(path.read_bytes()))
+    except ValueError as error:
+        raise RunError(f"{path}: is damaged ({error}); remove {folder}, or give another --out") from error
     differing = [
         f"{name} {there.get(name)!s:.12} there, {value:.12} now"
         for name, value in what.items()
