@@ -207,7 +207,7 @@ class _Reader:
             return labels[value]
         except (KeyError, TypeError) as error:
             names = choices or self.task.labels or ()
-            numbered = "" if _are_numbers(names) else f" (or their numbers 0 to {len(names) - 1})"
+            numbered = "" if _name_numbers(names) else f" (or their numbers 0 to {len(names) - 1})"
             allowed = f"{', '.join(map(repr, names))}{numbered}"
             near = nearest(str(value), names)
             raise DataError(f"label {value!r} is not one of {allowed}.{near}") from error
@@ -216,18 +216,19 @@ class _Reader:
 def _label_index(labels: Sequence[str]) -> dict[Any, int]:
     """Return every way in which data write a label -> its index: its name, number, or number as text.
 
-    Python's own equality makes True and 1.0 the number 1. Where names are numbers themselves (stars from 1 to
+    Python's own equality makes True and 1.0 the number 1. Where a name is a whole number itself (stars from 1 to
     5, or -1 and 1), a number is a name and never an index.
     """
     names = {label: index for index, label in enumerate(labels)}
-    if _are_numbers(labels):
-        return {**{float(label): index for label, index in names.items() if _NUMBER.fullmatch(label)}, **names}
+    named = {float(label): index for label, index in names.items() if _NUMBER.fullmatch(label)}
+    if _name_numbers(labels):
+        return {**named, **names}
     numbers = {number: index for index in range(len(labels)) for number in (index, str(index), f"{index}.0")}
-    return {**numbers, **names}
+    return {**numbers, **named, **names}
 
 
-def _are_numbers(labels: Sequence[str]) -> bool:
-    return any(_NUMBER.fullmatch(label) for label in labels)
+def _name_numbers(labels: Sequence[str]) -> bool:
+    return any(_NUMBER.fullmatch(label) and float(label).is_integer() for label in labels)
 
 
 def _truths(labels: Sequence[str]) -> dict[bool, int]:

@@ -251,6 +251,8 @@ def test_a_number_is_a_name_where_names_are_numbers(project: Project, value: obj
         (["-1", "0", "1"], -1, 0),
         (["-1", "0", "1"], "0", 1),
         (["0.5", "1.0"], 1, 1),
+        (["0.5", "1.5"], 1, 1),
+        (["0.5", "1.5"], 0.5, 0),
     ],
 )
 def test_a_label_s_own_name_comes_first(project: Project, labels: list[str], value: object, index: int) -> None:
