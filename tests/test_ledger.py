@@ -150,6 +150,7 @@ def test_money_is_told_on_both_sides(small: Model, project: Project) -> None:
     assert counts["zero-shot k=0"]["recomputed"] is None
     assert counts["few-shot k=2"]["recomputed"] > 0
     project.write("templates/films/other.jinja", TEMPLATE.replace("Sentiment:", "It is"))
-    two = compare("films", templates=("films/plain", "films/other"), model=small.name, prices="prices.toml", **SMALL)
+    given = {**SMALL, "templates": ("films/plain", "films/other"), "draws": 1, "seeds": 1}
+    two = compare("films", model=small.name, prices="prices.toml", **given)
     named = [f"{shots} films/{name}" for shots in ("zero-shot k=0", "few-shot k=2") for name in ("plain", "other")]
     assert sorted(two["ledger"]["break_even_money"]) == sorted(named)
