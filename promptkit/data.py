@@ -22,6 +22,7 @@ from promptkit.task import SPLITS, Column, Task
 _SPELLINGS = {"validation": ("dev", "valid", "val")}
 #: Whole numbers up to this one are floats without a loss; readers make floats of integers beyond 64 bits.
 _EXACT = 2**53
+_TEXTS = {str}
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
@@ -142,7 +143,7 @@ class _Reader:
                 label = self.labels[row[self.label_column]]
             except (KeyError, TypeError):
                 return self._read(row, position)
-            if all(type(value) is str for value in fields.values()):
+            if {*map(type, fields.values())} == _TEXTS:
                 return Record(self._name(row.get("id"), position), fields, label)
         return self._read(row, position)
 
