@@ -376,8 +376,7 @@ def _local_file(task: Task, split: str, data: Path) -> Path:
         return data
     if not data.is_dir():
         raise DataError(f"{data}: no such file or folder")
-    names = [split] if split not in SPLITS else [split, *_split_names(task, split)]
-    for name in names:
+    for name in _file_names(task, split):
         if path := _only_file(data, name):
             return path
     found = sorted(path.name for path in data.iterdir() if path.suffix in SUFFIXES)
@@ -387,20 +386,21 @@ def _local_file(task: Task, split: str, data: Path) -> Path:
     )
 
 
-def _split_names(task: Task, split: str) -> list[str]:
-    """Return what else a local file of this split may be called: the hub's name or a usual one, if no other split's."""
+def _file_names(task: Task, split: str) -> list[str]:
+    """Return what a local file of this split may be called: so, or by the hub's name or a usual one, if no other's."""
+    if split not in SPLITS:
+        return [split]
     own = getattr(task.data, split)
     others = [getattr(task.data, other) for other in SPLITS if other != split]
     usual = [name for name in _SPELLINGS.get(split, ()) if name not in others]
-    return [own, *usual] if isinstance(own, str) and own not in SPLITS else usual
+    return [split, own, *usual] if isinstance(own, str) and own not in SPLITS else [split, *usual]
 
 
 def has_split(task: Task, split: str, data: str | Path | None = None) -> bool:
     """Return whether the task, or the local `data`, has a source for this split."""
     if data is None:
         return split in SPLITS and getattr(task.data, split) is not None
-    try:
-        _local_file(task, split, Path(data))
-    except DataError:
-        return False
-    return True
+    path = Path(data)
+    if path.is_file():
+        return path.suffix in SUFFIXES
+    return any((path / f"{name}{suffix}").is_file() for name in _file_names(task, split) for suffix in SUFFIXES)

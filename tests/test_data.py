@@ -124,6 +124,7 @@ def test_two_files_of_one_split_are_not_chosen_from(project: Project) -> None:
     project.write("data/train.csv", "sentence,label\nx,1\n")
     with pytest.raises(DataError, match=r"data: train.jsonl and train.csv are one split; keep one of them"):
         load_records(load_task("films"), "train", data="data")
+    assert has_split(load_task("films"), "train", "data")  # or what is tested on would go unnoticed
     columns = [pyarrow.array(["x"]), pyarrow.array([1]), pyarrow.array([0])]
     table = pyarrow.Table.from_arrays(columns, ["sentence", "label", "label"])
     pyarrow.parquet.write_table(table, "rows.parquet")
