@@ -64,9 +64,11 @@ def test_tasks_and_mixtures_are_told_apart_by_content(project: Project) -> None:
         (FILE.replace("[0, 4]", "[-1]"), r"tasks\.again\.shots\.0: found -1"),
         (
             FILE.replace("shots", "per_record = 'foo'\nshots"),
-            r"tasks\.again\.per_record: found 'foo'; input should be a valid integer, .*, or input should be 'all'",
+            r"tasks\.again\.per_record: found 'foo'; input should be a valid integer, or input should be 'all'",
         ),
-        ("[tasks]\n", r"tasks: "),
+        (FILE.replace("[0, 4]", "[true]"), r"tasks\.again\.shots\.0: found True"),
+        (FILE.replace("[0, 4]", "[]"), r"tasks\.again\.shots: nothing in it; give one or more"),
+        ("[tasks]\n", r"tasks: nothing in it; give one or more"),
         (
             "temperature = 2\n[tasks.films]\n",
             r"mixture\.toml: temperature shares records out among several tasks, and there is one",

@@ -16,7 +16,9 @@ from promptkit.library import display_path
 
 OWN = "own"
 #: What a template's or wording's weight is, where one is given.
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+CountFromZero = Annotated[int, Field(ge=0, strict=True)]
 
 
 def _as_weights(value: object) -> object:
@@ -64,13 +66,13 @@ class Part(BaseModel):
     task: str
     data: str | None = None
     templates: Weights = Field(default_factory=dict)
-    per_record: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
-    shots: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0,)
+    per_record: Count | Literal["all"] | None = None
+    shots: Annotated[tuple[CountFromZero, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0,)
     selection: str | None = None
     order: Annotated[str, BeforeValidator(_as_text)] = "given"
-    train_limit: Annotated[int, Field(ge=1)] | None = None
+    train_limit: Count | None = None
     labels: Annotated[Weights, Field(min_length=1)] = Field(default={OWN: None})
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Count | None = None
     balance: bool = False
     weight: Weight = 1.0
 
@@ -98,12 +100,12 @@ class Mixture(BaseModel):
     tasks: dict[str, Part] = Field(min_length=1)
     split: str | None = None
     temperature: Weight = 1.0
-    cap: Annotated[int, Field(ge=1)] | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
-    epochs: Annotated[int, Field(ge=1)] = 1
-    seed: int = 0
+    cap: Count | None = None
+    limit: Count | None = None
+    epochs: Count = 1
+    seed: Annotated[int, Field(strict=True)] = 0
     copies: Literal["near", "exact", "keep"] = "near"
-    hold_out: Annotated[int, Field(ge=0)] = 0
+    hold_out: CountFromZero = 0
     chat: bool = False
 
     @model_validator(mode="before")
@@ -190,7 +192,10 @@ def _explain(error: ValidationError) -> str:
     keys = _setting(first["loc"])
     told = [each["msg"] for each in error.errors() if _setting(each["loc"]) == keys]  # of a union, one per member
     message = ", or ".join([told[0], *(msg[:1].lower() + msg[1:] for msg in told[1:])]).removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
+    message = message.replace("valid tuple", "valid list")
+    if first["type"] == "too_short":
+        message = "nothing in it; give one or more"
+    elif first["type"] == "extra_forbidden":
         allowed = list((Part if keys[0] == "tasks" else Mixture).model_fields)
         message = f"unknown setting; allowed: {', '.join(allowed)}.{nearest(keys[-1], allowed)}"
     elif "input" in first and not isinstance(first["input"], Mapping):
