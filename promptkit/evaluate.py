@@ -152,21 +152,36 @@ def fit_prompts(
         seed=condition.seed,
         chat=condition.chat,
     )
-    prompts = content_free.attach(condition.prompts(queries, pool, model=model), queries)
-    dropped = 0
-    for k in range(condition.k, -1, -1):
-        lengths = _lengths(model, prompts, condition.chat)
-        long = [index for index, length in enumerate(lengths) if length > model.window]
-        if not long:
-            break
-        if overlong == "error" or k == 0:
-            raise WindowError(_too_long(model, condition, prompts, lengths, long, k))
-        those = [queries[index] for index in long]
-        shorter = content_free.attach(condition.prompts(those, pool, keep=k - 1, model=model), those)
-        for index, prompt in zip(long, shorter, strict=True):
-            prompts[index] = prompt
-        dropped += len(long)
-    return prompts, dropped
+
+    def build(those: Sequence[int], k: int) -> list[tuple[int, Prompt, int]]:
+        some = [queries[index] for index in those]
+        prompts = content_free.attach(condition.prompts(some, pool, keep=k, model=model), some)
+        return list(zip(those, prompts, _lengths(model, prompts, condition.chat), strict=True))
+
+    built = build(range(len(queries)), condition.k)
+    prompts = [prompt for _, prompt, _ in built]
+    long = {index: length for index, _, length in built if length > model.window}
+    if long and overlong == "error":
+        raise WindowError(_too_long(model, condition, prompts, long, condition.k))
+    kept = dict.fromkeys(long, 0)
+    # draws are nested, so the largest k that fits is found by halving, and looked for in range(low, high)
+    halves = [(0, condition.k, list(long))]
+    while halves:
+        low, high, those = halves.pop()
+        if low == high or not those:
+            continue
+        middle = (low + high) // 2
+        fitting = set()
+        for index, prompt, length in build(those, middle):
+            if length <= model.window:
+                fitting.add(index)
+            if length <= model.window or not middle:
+                prompts[index], kept[index], long[index] = prompt, middle, length
+        halves.append((middle + 1, high, [index for index in those if index in fitting]))
+        halves.append((low, middle, [index for index in those if index not in fitting]))
+    if never := {index: length for index, length in long.items() if length > model.window}:
+        raise WindowError(_too_long(model, condition, prompts, never, 0))
+    return prompts, sum(condition.k - k for k in kept.values())
 
 
 def _lengths(model: Model, prompts: Sequence[Prompt], chat: bool) -> list[int]:
@@ -182,15 +197,14 @@ def _lengths(model: Model, prompts: Sequence[Prompt], chat: bool) -> list[int]:
     ]
 
 
-def _too_long(
-    model: Model, condition: Condition, prompts: list[Prompt], lengths: list[int], long: list[int], k: int
-) -> str:
-    worst = max(long, key=lambda index: lengths[index])
+def _too_long(model: Model, condition: Condition, prompts: Sequence[Prompt], long: Mapping[int, int], k: int) -> str:
+    """Return what to say of prompts with k demonstrations; `long` holds the tokens of those that do not fit."""
+    worst = max(long, key=lambda index: long[index])
     what = f"with k={k} demonstrations" if k else "without demonstrations"
     fix = "lower -k or give --overlong drop" if k else "shorten these records or take a model with a longer window"
     return (
         f"template {condition.bound.template.name}: {len(long)} of {len(prompts)} prompts {what} do not fit the "
-        f"window of {model.window} tokens of {model.name!r} (longest: {lengths[worst]} tokens, record "
+        f"window of {model.window} tokens of {model.name!r} (longest: {long[worst]} tokens, record "
         f"{prompts[worst].id!r}); {fix}"
     )
 

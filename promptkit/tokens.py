@@ -55,18 +55,23 @@ class Encoder:
         return self.encode_all([text], chat=chat)[0]
 
     def encode_all(self, texts: Sequence[str], *, chat: bool = False) -> list[list[int]]:
-        """`encode` for many texts at once, what they share encoded once; what is recent is remembered."""
+        """`encode` for many texts at once, what they share encoded once; what is recent is remembered.
+
+        Equal texts have one list among them.
+        """
         split, known = self._split, self._known
-        pieces = [split(text) for text in texts] if split else [[text] for text in texts]
-        if new := [piece for piece in dict.fromkeys(chain.from_iterable(pieces)) if piece not in known]:
+        pieces = {text: split(text) if split else [text] for text in dict.fromkeys(texts)}
+        if new := [piece for piece in dict.fromkeys(chain.from_iterable(pieces.values())) if piece not in known]:
             encoded = self.tokenizer(new, add_special_tokens=False, verbose=False)["input_ids"]
             known.update(zip(new, encoded, strict=True))
             self._known_tokens += sum(map(len, encoded))
-        found = [list(chain.from_iterable([known[piece] for piece in each])) for each in pieces]
+        found = {text: list(chain.from_iterable([known[piece] for piece in each])) for text, each in pieces.items()}
         if self._known_tokens > _REMEMBERED:
             known.clear()
             self._known_tokens = 0
-        return found if chat else [self._with_before(ids) for ids in found]
+        if not chat:
+            found = {text: self._with_before(ids) for text, ids in found.items()}
+        return [found[text] for text in texts]
 
     def join(self, prefix: str, completion: str, *, chat: bool = False) -> Joined:
         """One joint encoding of `prefix + completion`, and where the completion starts in it.
@@ -101,7 +106,11 @@ class Encoder:
         return self._render_chat(messages, add_generation_prompt=True)
 
     def chat_completion(self, messages: Sequence[Message], target: str) -> str:
-        """What the chat template makes of `target` as the assistant's turn after `chat_prefix(messages)`.
+        """What the chat template makes of `target` as the assistant's turn after `chat_prefix(messages)`."""
+        return self.chat_completions(messages, [target])[0]
+
+    def chat_completions(self, messages: Sequence[Message], targets: Sequence[str]) -> list[str]:
+        """What the chat template makes of each of `targets` as the assistant's turn after `chat_prefix(messages)`.
 
         The end-of-turn text is left out. A template that trims turns trims the target here too; one that
         opens the turn with more than the generation prompt (an empty thinking block) has that in front.
@@ -113,14 +122,28 @@ class Encoder:
 
         prefix = self.chat_prefix(messages)
         head, _, tail = turn(_STAND_IN).rpartition(_STAND_IN)
-        rendered = turn(target)
-        if rendered.startswith(head) and rendered.endswith(tail):
-            target = rendered[len(head) : len(rendered) - len(tail)]
-        return head[len(prefix) :] + target if head.startswith(prefix) else target
+        opening = head[len(prefix) :] if head.startswith(prefix) else ""
+        found = []
+        for target, rendered in zip(targets, map(turn, targets), strict=True):
+            trimmed = rendered.startswith(head) and rendered.endswith(tail)
+            found.append(opening + (rendered[len(head) : len(rendered) - len(tail)] if trimmed else target))
+        return found
 
-    def _with_before(self, ids: Sequence[int]) -> list[int]:
+    def answer_end(self, messages: Sequence[Message] = ()) -> tuple[int, ...]:
+        """The token that ends an answer: the EOS or, after chat messages, what ends the assistant's turn; or none."""
+        ids = (self.tokenizer.eos_token_id,)
+        if messages:
+            from promptkit.prompt import Message
+
+            turn = self._render_chat([*messages, Message("assistant", "answer")], add_generation_prompt=False)
+            special = set(self.tokenizer.all_special_ids)
+            tail = self.encode(turn.rpartition("answer")[2], chat=True)
+            ids = (*(token for token in tail if token in special), *ids)
+        return tuple(token for token in ids if token is not None)[:1]
+
+    def _with_before(self, ids: list[int]) -> list[int]:
         there = tuple(ids[: len(self.before)]) == self.before
-        return list(ids) if there else [*self.before, *ids]
+        return ids if there else [*self.before, *ids]
 
     def _joined(self, ids: list[int], prefix_ids: list[int]) -> Joined:
         if not ids:

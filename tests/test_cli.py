@@ -191,6 +191,20 @@ def test_show_prints_what_the_model_sees(small: Project, run: Any) -> None:
     assert "".join(text for text, loss in view["tokens"] if loss) == "positive"  # this tokenizer's template trims
 
 
+def test_show_marks_every_token_that_is_trained(small: Project, run: Any) -> None:
+    """An answer that is not one of the choices is followed by the end, and characters of several tokens are whole."""
+    task, template = Path("tasks/films.toml"), Path("templates/films/plain.jinja")
+    task.write_text(task.read_text().replace('labels = ["negative", "positive"]\n', ""))
+    template.write_text(
+        '{% set answer = "(.+)" %}' + "{% macro input(text) %}{{ text }}:{% endmacro %}"
+        "{% macro target(label) %} {{ label }}{% endmacro %}"
+    )
+    small.write("data/test.jsonl", '{"sentence": "\u6620\u753b \U0001f600", "label": "\u597d"}')
+    view = json.loads(run("show", "films", "--data", "data", "--model", "small", "--json").out)["prompts"][0]
+    assert "".join(text for text, loss in view["tokens"] if not loss) == "\u6620\u753b \U0001f600:"
+    assert "".join(text for text, loss in view["tokens"] if loss) == " \u597d</s>"
+
+
 def test_lists_and_help_name_every_verb(run: Any, project: Project) -> None:
     """Every verb has help, every option of it has a text, and lists name what can be named."""
     for name, command in cli.commands.items():

@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 
 from promptkit.compare import compare
+from promptkit.data import load_records
 from promptkit.errors import DataError, PromptkitError, RunError, SelectionError, TemplateError, WindowError
+from promptkit.evaluate import Condition, fit_prompts
 from promptkit.models import Model
 from promptkit.plan import CompareSettings, make_draws, passes_over
-from promptkit.score import score
+from promptkit.score import prompt_lengths, score
+from promptkit.select import Draw
+from promptkit.task import load_task
+from promptkit.template import load_template
 from promptkit.train import train
 from tests.conftest import TEMPLATE, Project
 from tests.training_fakes import model as random_model
@@ -216,6 +221,21 @@ def test_demonstrations_beyond_the_window_are_refused_or_dropped(project: Projec
         compare("films", model=short.name, **settings)
     cell = compare("films", model=short.name, overlong="drop", **settings)["cells"][0]
     assert cell["dropped"] > 0
+
+
+def test_as_many_demonstrations_are_kept_as_fit(project: Project) -> None:
+    """One more than a prompt was left with would not fit the window."""
+    short = saved(random_model(window=128), project.root / "short")
+    task = load_task("films")
+    bound = load_template("films/plain").bind(task)
+    queries, pool = (load_records(task, split, data="data") for split in ("test", "train"))
+    draw = Draw("random", "shuffled")
+    prompts, dropped = fit_prompts(short, Condition("few-shot", bound, 5, draw), queries, pool, "drop")
+    assert dropped == sum(5 - len(prompt.demonstration_ids) for prompt in prompts) > 0
+    for query, prompt, length in zip(queries, prompts, prompt_lengths(short, prompts), strict=True):
+        kept = len(prompt.demonstration_ids)
+        longer = Condition("few-shot", bound, 5, draw).prompts([query], pool, keep=kept + 1)
+        assert length <= 128 < prompt_lengths(short, longer)[0]
 
 
 def test_settings_out_of_range_are_explained(small: Model) -> None:

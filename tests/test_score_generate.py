@@ -269,6 +269,15 @@ def test_first_word_keeps_its_space(kind: str) -> None:
     assert pen.written.text == " the soup "
 
 
+@pytest.mark.parametrize("kind", ["byte-level", "unigram", "wordpiece"])
+def test_stop_at_the_very_start_is_found(kind: str) -> None:
+    """A stop that begins with a space ends the text before its first word, also where a decoder drops that space."""
+    pen = writer((" the",), kind=kind)
+    assert write(pen, " the soup") > 0
+    assert pen.written
+    assert (pen.written.text, pen.written.finished) == ("", True)
+
+
 def test_eos_and_special_stops_end_the_text() -> None:
     """An EOS ends the text and is not in it; so does a special token that is given as a stop."""
     assert find_ends(model(), ("<unk>", "x")) == {2, 3}

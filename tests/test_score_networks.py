@@ -77,6 +77,24 @@ def test_window_that_the_network_ignores_is_found_out() -> None:
     assert "LlamaForCausalLM then differs" in score(scored, many_rows(3)).notes[0]
 
 
+def test_layers_that_count_columns_are_run_row_by_row() -> None:
+    """GPT-Neo's local layers look back over columns, not positions, which along a tree are those of other rows."""
+    config = AutoConfig.for_model(
+        "gpt_neo",
+        vocab_size=len(tokenizer()),
+        hidden_size=32,
+        num_layers=2,
+        num_heads=4,
+        attention_types=[[["global", "local"], 1]],
+        window_size=96,
+        max_position_embeddings=512,
+    )
+    scored = Model.of("neo", AutoModelForCausalLM.from_config(config).eval(), tokenizer())
+    rows = many_rows(12)
+    assert_naive(scored, rows)
+    assert "counts columns, not positions" in score(scored, rows).notes[0]
+
+
 def test_network_that_refuses_batches_is_run_one_by_one() -> None:
     """A network that takes neither cache nor padding is still scored, and both reasons are told."""
     scored = replace(model(), network=RefusingLlama(model().network.config).eval())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy
 import pytest
 
 from promptkit.errors import DataError
@@ -18,6 +19,12 @@ def test_plain_row_is_a_prompt() -> None:
     first, second = read_prompts([ROW, {**ROW, "id": "a", "label": 1, "more": "ignored"}])
     assert (first.id, first.text, first.choices, first.label) == ("0", "Sentiment:", (" positive", " negative"), None)
     assert (second.id, second.label) == ("a", 1)
+
+
+def test_values_of_other_libraries_are_read() -> None:
+    """A null id is a missing one, as JSON has it, and numpy's whole numbers are labels."""
+    (row,) = read_prompts([{**ROW, "id": None, "label": numpy.int64(1)}], first=7)
+    assert (row.id, row.label) == ("7", 1)
 
 
 def test_prompt_is_taken_as_it_is() -> None:
@@ -64,6 +71,10 @@ def test_row_with_prompts_to_calibrate_by() -> None:
         ({**ROW, "domain": ["a", 1]}, r"row 2: 'domain' is \['a', 1\]: expected a list of prompts, texts or lists"),
         ({**ROW, "domain": [[{"role": "user", "content": "a"}]]}, "is a list of turns: expected text, or score with"),
         ({**ROW, "generation": {"stop": []}}, "row 2: 'generation' is .*: expected stop, max_tokens and answer"),
+        (
+            {**ROW, "generation": {"stop": "te", "max_tokens": 5, "answer": None}},
+            "row 2: the stop of 'generation' is 'te': expected a list of texts",
+        ),
     ],
 )
 def test_malformed_row_is_an_error_that_names_it(row: Any, message: str) -> None:

@@ -217,6 +217,8 @@ class Network:
             return f"{self.name} has layers of kind {', '.join(sorted(others))}"
         if getattr(self.config, "attention_chunk_size", None):
             return f"{self.name} attends in chunks"
+        if "local" in (getattr(self.config, "attention_layers", None) or ()):  # GPT-Neo
+            return f"{self.name} counts columns, not positions, in its local layers"
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 from promptkit.errors import DataError
@@ -13,24 +14,28 @@ from promptkit.prompt import Prompt, prompt_from_row
 CONTENT_FREE = ("content_free", "domain")
 
 
-def read_prompts(rows: Iterable[Prompt | Mapping[str, Any]], *, chat: bool = False) -> list[Prompt]:
-    """Return `rows` as prompts; a plain row without an id gets its number, counted from 0.
+def read_prompts(rows: Iterable[Prompt | Mapping[str, Any]], *, chat: bool = False, first: int = 0) -> list[Prompt]:
+    """Return `rows` as prompts; a plain row without an id gets its number, counted from `first`.
 
     A plain row's `content_free` and `domain` are lists of prompts: texts or, for chat, lists of turns.
     Raises DataError, naming the row (counted from 1), where a key is missing or of the wrong kind, a choice is
     empty, the label is not one of them, there is nothing to score, or chat turns are asked for and missing.
     """
     prompts = []
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows, start=first):
         where = f"row {number + 1}"
         if isinstance(row, Mapping):
             _check_row(row, where)
-            row = _add_content_free(prompt_from_row({"id": str(number), "choices": (), **row}), row)
+            row = _add_content_free(prompt_from_row({"choices": (), **row, "id": _name(row, number)}), row)
         elif not isinstance(row, Prompt):
             raise DataError(f"{where} is a {type(row).__name__}: expected a Prompt or an object with a prompt")
         _check_prompt(row, f"{where} (id {row.id!r})", chat)
         prompts.append(row)
     return prompts
+
+
+def _name(row: Mapping[str, Any], number: int) -> Any:
+    return number if row.get("id") is None else row["id"]
 
 
 def _check_row(row: Mapping[str, Any], where: str) -> None:
@@ -47,6 +52,9 @@ def _check_row(row: Mapping[str, Any], where: str) -> None:
     wanted = {"stop", "max_tokens", "answer"}
     if generation is not None and not (isinstance(generation, Mapping) and wanted <= generation.keys()):
         raise DataError(f"{where}: 'generation' is {generation!r}: expected stop, max_tokens and answer")
+    stop = generation["stop"] if generation else ()
+    if not isinstance(stop, list | tuple) or not all(isinstance(text, str) for text in stop):
+        raise DataError(f"{where}: the stop of 'generation' is {stop!r}: expected a list of texts")
     for key in CONTENT_FREE:
         given = row.get(key) or ()
         if not isinstance(given, list | tuple) or not all(isinstance(each, str) or _are_turns(each) for each in given):
@@ -91,6 +99,6 @@ def _check_prompt(prompt: Prompt, where: str, chat: bool) -> None:
             raise DataError(f"{where}: a content-free prompt is a list of turns: expected text, or score with --chat")
     if label is None or (isinstance(label, str) and not choices):
         return
-    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(choices):
+    if isinstance(label, bool) or not isinstance(label, Integral) or not 0 <= label < len(choices):
         allowed = f"an index from 0 to {len(choices) - 1}" if choices else "text"
         raise DataError(f"{where}: label {label!r} is not {allowed}")

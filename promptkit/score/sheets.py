@@ -118,5 +118,4 @@ def _render_choices(model: Model, sheet: Sheet, chat: bool) -> Sequence[str]:
     """The choices as they follow the text: a chat template has its say, unless the turn has begun already."""
     if not chat or sheet.written:
         return sheet.prompt.choices
-    messages = sheet.prompt.messages
-    return [model.encoder.chat_completion(messages, choice) for choice in sheet.prompt.choices]
+    return model.encoder.chat_completions(sheet.prompt.messages, sheet.prompt.choices)

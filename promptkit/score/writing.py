@@ -85,10 +85,13 @@ class Writer:
         self.written = Written(self.text(ids), tuple(self.ids), finished)
 
     def _maybe_stopped(self) -> bool:
-        """Whether a stop sequence is in what the last few tokens say: as many as the longest could take."""
+        """Whether a stop sequence may be in what the last few tokens say: as many as the longest could take.
+
+        Some tokenizers drop a space that the tokens begin with: whether it is there, only `text` says.
+        """
         longest = max(map(len, self.request.stop), default=0)
         recent = self.model.encoder.decode(self.ids[-(longest * _BYTES_PER_CHARACTER + 2) :])
-        return any(stop in recent for stop in self.request.stop)
+        return any(stop.lstrip(" ") in recent for stop in self.request.stop)
 
     def _find_stop(self, text: str) -> int:
         return min((at for stop in self.request.stop if (at := text.find(stop)) >= 0), default=-1)

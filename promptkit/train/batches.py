@@ -17,7 +17,6 @@ from promptkit.pair import Pair
 
 if TYPE_CHECKING:
     from promptkit.models import Model
-    from promptkit.prompt import Message
     from promptkit.tokens import Encoder
     from promptkit.train.packing import Layout
 
@@ -95,7 +94,7 @@ def encode_pairs(model: Model, pairs: Sequence[Pair], *, chat: bool = False) -> 
     Raises TrainError where a pair is longer than the model's window.
     """
     texts = [_chat_texts(model.encoder, pair) if chat else (pair.prompt, pair.completion) for pair in pairs]
-    end = _end(model.encoder, pairs[0].messages if chat else ())
+    end = model.encoder.answer_end(pairs[0].messages if chat else ())
     rows = [
         Row(joined.ids if pair.completion in pair.choices else (*joined.ids, *end), joined.start, joined.spans)
         for pair, joined in zip(pairs, model.encoder.join_all(texts, chat=chat), strict=True)
@@ -174,16 +173,3 @@ def _slices(numbers: list[int], size: int) -> list[list[int]]:
 
 def _chat_texts(encoder: Encoder, pair: Pair) -> tuple[str, str]:
     return encoder.chat_prefix(pair.messages), encoder.chat_completion(pair.messages, pair.completion)
-
-
-def _end(encoder: Encoder, messages: Sequence[Message]) -> tuple[int, ...]:
-    """The token that ends an answer: the EOS or, after chat messages, what ends the assistant's turn."""
-    tokenizer = encoder.tokenizer
-    ids = (tokenizer.eos_token_id,)
-    if messages:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        turn = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": "answer"}], tokenize=False)
-        special = set(tokenizer.all_special_ids)
-        tail = encoder.encode(turn.rpartition("answer")[2], chat=True)
-        ids = (*(token for token in tail if token in special), *ids)
-    return tuple(token for token in ids if token is not None)[:1]

@@ -95,7 +95,7 @@ def _read_prompts(path: Path, chat: bool) -> Iterator[Prompt]:
 
     for position, (number, row) in enumerate(number_rows(path)):
         try:
-            yield from read_prompts([{"id": str(position), **row}], chat=chat)
+            yield from read_prompts([row], chat=chat, first=position)
         except DataError as error:
             raise DataError(f"{path}:{number}: {str(error).partition(': ')[2]}") from error
 

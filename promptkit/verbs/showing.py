@@ -18,12 +18,16 @@ from promptkit.task import load_task
 from promptkit.template import BoundTemplate
 from promptkit.verbs.templates import bind_matching
 
+_UNFINISHED = "\ufffd"  # what tokenizers make of a character whose bytes are not all there
+_LONGEST_CHARACTER = 4  # bytes, and tokens at most
+
 
 @dataclass(frozen=True)
 class View:
     """One prompt as a reader sees it: its parts, its choices and, answer included, its tokens.
 
-    `parts` are (kind, text), `counts` (kind, tokens), `tokens` (text, whether training puts a loss on it).
+    `parts` are (kind, text), `counts` (kind, tokens), `tokens` (text, whether training puts a loss on it): with
+    the token that training puts behind an answer that is not one of the choices.
     """
 
     id: str
@@ -73,26 +77,33 @@ def _view(encoder: Any, bound: BoundTemplate, query: Any, demonstrations: Sequen
         answer = list(render_answer(bound, query))
         completion = "".join(text for _, text in answer)
         parts += answer
+    end = encoder.answer_end(prompt.messages) if completion and completion not in prompt.choices else ()
     if chat:
         prefix = encoder.chat_prefix(prompt.messages)
         completion = encoder.chat_completion(prompt.messages, completion) if completion else ""
-    counts = [(kind, len(encoder.encode(text, chat=True))) for kind, text in parts]
+    joined = encoder.join(prefix, completion, chat=chat) if completion else None
+    ids = (*joined.ids, *end) if joined else encoder.encode(prefix, chat=chat)
+    trained = joined.start if joined else len(ids)
     return View(
         query.id,
         bound.template.name,
         parts,
         list(prompt.choices),
-        counts,
-        _tokens(encoder, prefix, completion, chat),
+        [(kind, len(encoder.encode(text, chat=True))) for kind, text in parts],
+        [(text, index >= trained) for index, text in enumerate(_token_texts(encoder, ids))],
     )
 
 
-def _tokens(encoder: Any, prefix: str, completion: str, chat: bool) -> list[tuple[str, bool]]:
-    if not completion:
-        return [(_token_text(encoder, token), False) for token in encoder.encode(prefix, chat=chat)]
-    joined = encoder.join(prefix, completion, chat=chat)
-    return [(_token_text(encoder, token), index >= joined.start) for index, token in enumerate(joined.ids)]
-
-
-def _token_text(encoder: Any, token: int) -> str:
-    return str(encoder.tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False))
+def _token_texts(encoder: Any, ids: Sequence[int]) -> list[str]:
+    """Return the text of every token; of tokens that share a character, the last one has it and the others none."""
+    texts: list[str] = []
+    begun: list[int] = []
+    for token in ids:
+        begun.append(token)
+        text = str(encoder.tokenizer.decode(begun, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        unfinished = text.endswith(_UNFINISHED) and len(begun) < _LONGEST_CHARACTER
+        texts.append("" if unfinished else text)
+        begun = begun if unfinished else []
+    if begun:
+        texts[-1] = text
+    return texts
