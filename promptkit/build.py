@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from promptkit.sets import Mixture, TrainingSet
 
 Item = TypeVar("Item")
-#: One or several templates or their names, or name -> weight.
-Templates: TypeAlias = "Template | str | Sequence[Template | str] | Mapping[str, float] | None"
+#: One or several templates, their names or paths, or name -> weight.
+Templates: TypeAlias = "Template | str | Path | Sequence[Template | str | Path] | Mapping[str, float] | None"
 Rows = Iterator[dict[str, Any]]
 #: The settings of pairs that are no more than one split in one template.
 PLAIN = frozenset({"split", "limit", "seed", "data", "chat"})
@@ -62,8 +62,8 @@ class Demonstrations:
         chosen = self.selector.select(query, k)
         near = self.selector.nearness(query, chosen) if self.draw.order in BY_NEARNESS and k > 1 else None
         ordered = order_demonstrations(chosen, self.draw.order, seed=self.draw.order_seed, near=near)
-        kept = {record.id for record in chosen[:keep]}
-        return tuple(record for record in ordered if record.id in kept)
+        kept = {id(record) for record in chosen[:keep]}  # records may share a name
+        return tuple(record for record in ordered if id(record) in kept)
 
 
 def no_demonstrations(query: Record, k: int) -> tuple[Record, ...]:
@@ -205,9 +205,17 @@ def _share_rows(made: TrainingSet, count: int, shares: list[int]) -> Rows:
         yield from made.rows(share, count)
 
 
+def name_templates(templates: Any) -> Any:
+    """Return templates with the names of those that are given by path."""
+    if isinstance(templates, list | tuple):
+        return [name_templates(each) for each in templates]
+    return str(templates) if isinstance(templates, Path) else templates
+
+
 def is_plain(template: object, settings: Mapping[str, Any]) -> bool:
     """Whether no more is asked for than one split in one template: its rows are those of the data, none left out."""
     whole = not is_cut(settings.get("data"), settings.get("split"))
+    template = name_templates(template)
     one = isinstance(template, Template) or (isinstance(template, str) and not is_glob(template))
     return one and settings.keys() <= PLAIN and whole
 

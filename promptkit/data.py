@@ -23,6 +23,7 @@ _SPELLINGS = {"validation": ("dev", "valid", "val")}
 #: Whole numbers up to this one are floats without a loss; readers make floats of integers beyond 64 bits.
 _EXACT = 2**53
 _TEXTS = {str}
+_TRUTHS = {"true": True, "false": False}
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
@@ -201,9 +202,12 @@ class _Reader:
         value = self._value(column, row, "label")
         if self.task.is_free_text:
             return _as_text(value, "label")
-        if isinstance(value, bool) and self.truths:
-            return self.truths[value]
         labels = {**_label_index(choices), **_letters(len(choices))} if choices else self.labels
+        truth = _TRUTHS.get(str(value).casefold())  # as a CSV file writes it, too
+        if truth in self.truths:
+            return self.truths[truth]
+        if truth is not None and not choices and value not in labels:
+            value = truth
         try:
             return labels[value]
         except (KeyError, TypeError) as error:

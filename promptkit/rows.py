@@ -55,7 +55,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _read_json(path: Path) -> Iterator[tuple[int, Row]]:
     try:
-        rows = orjson.loads(path.read_bytes())
+        rows = orjson.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except ValueError as error:
         raise DataError(f"{path}: not JSON: {error}; for one object per line call it .jsonl") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -248,7 +248,9 @@ def test_a_number_is_a_name_where_names_are_numbers(project: Project, value: obj
         (["yes", "no"], True, 0),
         (["no", "yes"], True, 1),
         (["false", "true"], 1, 1),
+        (["yes", "no"], "True", 0),
         (["negative", "positive"], True, 1),
+        (["negative", "positive"], "FALSE", 0),
         (["-1", "0", "1"], -1, 0),
         (["-1", "0", "1"], "0", 1),
         (["0.5", "1.0"], 1, 1),
@@ -257,7 +259,7 @@ def test_a_number_is_a_name_where_names_are_numbers(project: Project, value: obj
     ],
 )
 def test_a_label_s_own_name_comes_first(project: Project, labels: list[str], value: object, index: int) -> None:
-    """JSON's true is the label that is called so, whichever comes first, and -1 the label of that number."""
+    """True, in JSON or in text, is the label that is called so, wherever it stands; -1 the label of that number."""
     project.write("tasks/films.toml", TASK.replace('["negative", "positive"]', json.dumps(labels)))
     project.write("rows.jsonl", json.dumps({"sentence": "x", "label": value}))
     assert load_records(load_task("films"), "test", data="rows.jsonl")[0].label == index

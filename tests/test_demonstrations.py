@@ -14,6 +14,7 @@ from promptkit.errors import SelectionError
 from promptkit.order import BY_NEARNESS, ORDERS, all_orders, order_demonstrations, permute, sample_orders
 from promptkit.record import Record
 from promptkit.select import Draw, Selector
+from promptkit.select.pool import Pool
 
 LABELS = 3
 
@@ -155,6 +156,21 @@ def test_seed_changes_the_choice_and_order_seed_only_the_order() -> None:
     assert set(ids(0, 0)) == set(ids(0, 1))
     assert ids(0, 0) != ids(0, 1)
     assert set(ids(0, 0)) != set(ids(1, 0))
+
+
+def test_the_very_same_questions_are_found_whatever_they_hold() -> None:
+    """A query that asks what a record asks is not shown it, also where the fields are numbers and lists."""
+    fields = [{"text": "a", "tags": ["x"], "year": 1}, {"text": "a", "tags": ["y"], "year": 1}, {"text": "b"}]
+    pool = Pool(tuple(Record(str(place), each, 0) for place, each in enumerate(fields)))
+    found = pool.find_same(Record("q", {"year": 1.0, "tags": ["x"], "text": "a"}, None))
+    assert [pool.records[place].id for place in found] == ["0"]
+
+
+def test_records_of_one_name_are_told_apart() -> None:
+    """Of demonstrations that share an id, only as many are kept as asked for."""
+    pool = [Record("same", {"text": str(place)}, 0) for place in range(5)]
+    shown = Demonstrations(pool, Draw("first"))(Record("q", {"text": "?"}, None), 4, keep=1)
+    assert [record.fields["text"] for record in shown] == ["0"]
 
 
 def test_errors_say_what_was_found_and_allowed() -> None:

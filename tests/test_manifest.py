@@ -275,6 +275,13 @@ def test_a_mixture_takes_the_options_of_the_whole(mixed: Project) -> None:
     assert len(whole["rows"]) >= 6
 
 
+def test_templates_per_record_are_a_number_or_all(mixed: Project) -> None:
+    """What the command line is given is text, and counts as a number."""
+    command = ["build", "films", "--data", "data", "--as", "pairs", "--json", "--template", "*", "--per-record"]
+    counts = {given: len(json.loads(run(*command, given).stdout)["rows"]) for given in ("1", "2", "all")}
+    assert counts["2"] == counts["all"] == 2 * counts["1"] > 0
+
+
 def test_a_copy_in_another_layout_has_the_same_rows(mixed: Project) -> None:
     """A JSONL set can be built again as Parquet: its rows are held against the manifest, its bytes are not."""
     run("build", "mixture.toml", "--out", "set.jsonl")

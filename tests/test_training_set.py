@@ -472,6 +472,55 @@ def test_streams_can_be_shared_among_workers(sets: Project) -> None:
     assert list(first) == rows[::4]
 
 
+def test_the_first_demonstrations_are_the_first_of_the_data(sets: Project) -> None:
+    """`first` means in pairs what it means in prompts."""
+    rows = pk.build_pairs("films", "films/plain", data="data", k=3, selection="first", copies="keep")
+    shown = {row["id"]: row["demonstration_ids"] for row in rows}
+    assert shown.pop("r0") == ["r1", "r2", "r3"]
+    assert shown["r59"] == ["r0", "r1", "r2"]
+
+
+def test_templates_may_be_paths(sets: Project) -> None:
+    """One path or several are templates as their names are."""
+    path = Path("templates/films/plain.jinja")
+    rows = [pk.build_pairs("films", given, data="data")["prompt"] for given in (path, [path], str(path))]
+    assert sorted(rows[0]) == sorted(rows[1]) == sorted(rows[2])
+
+
+def test_tasks_may_list_the_same_fields_in_another_order(two: Project) -> None:
+    """What is tested on in one task is found in another whose file names its fields the other way round."""
+    fields = ["premise", "hypothesis"]
+    for name, order in (("a", fields), ("b", fields[::-1])):
+        columns = "".join(f'{field} = "{field}"\n' for field in order)
+        two.write(
+            f"tasks/{name}.toml",
+            f'''description = "{name}"
+templates = "nli"
+labels = ["no", "yes"]
+metric = "accuracy"
+[fields]
+{columns}label = "label"
+[data]
+path = "nowhere/{name}"
+train = "train"
+test = "test"
+''',
+        )
+        rows = [{"premise": f"p {name} {n}", "hypothesis": f"h {name} {n}", "label": 0} for n in range(4)]
+        two.write(f"mixed/{name}/train.jsonl", "\n".join(map(json.dumps, rows)))
+        tested = "a 0" if name == "b" else "none"
+        row = {"premise": f"p {tested}", "hypothesis": f"h {tested}", "label": 0}
+        two.write(f"mixed/{name}/test.jsonl", json.dumps(row))
+    two.write(
+        "templates/nli/plain.jinja",
+        "{% macro input(premise, hypothesis) %}{{ premise }} {{ hypothesis }}?"
+        "{% endmacro %}{% macro target(label) %} {{ label }}{% endmacro %}",
+    )
+    two.write("nli.toml", "[tasks.a]\n[tasks.b]\n")
+    rows = pk.build_pairs("nli.toml", data="mixed")
+    assert Counter(row["task"] for row in rows) == {"a": 3, "b": 4}
+
+
 def test_errors_are_found_before_the_first_row(sets: Project) -> None:
     """Settings that do not go together are refused when the set is made."""
     with pytest.raises(TemplateError, match="no template matches 'nothing'"):

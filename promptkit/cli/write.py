@@ -28,7 +28,11 @@ _MIXING = (
         metavar="NAME[=WEIGHT]",
         help="A template's name or glob; may be repeated. Pairs: with a weight, one is drawn for every row.",
     ),
-    click.option("--per-record", help="Pairs: in how many templates a record is put, or all."),
+    click.option(
+        "--per-record",
+        callback=lambda _, __, given: int(given) if given and given.isdecimal() else given,
+        help="Pairs: in how many templates a record is put, or all.",
+    ),
     click.option(
         "--labels",
         multiple=True,

@@ -130,8 +130,7 @@ class Selector:
         if not callable(self._ranked):
             return _deal(self._ranked, query)
         records = self.pool.records
-        hidden = frozenset(place for place, record in enumerate(records) if is_same(record, query))
-        return (records[place] for place in self._ranked(as_query(query), hidden))
+        return (records[place] for place in self._ranked(as_query(query), self.pool.find_same(query)))
 
 
 def _deal(strands: Strands, query: Record) -> Iterator[Record]:

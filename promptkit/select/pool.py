@@ -53,6 +53,18 @@ class Pool:
         """The text of every one of `records`."""
         return [record_text(record) for record in self.records]
 
+    def find_same(self, query: Record) -> frozenset[int]:
+        """Return the places in `records` of those that ask the very same as the query."""
+        places = self._places.get(_texts_alone(query), ())
+        return frozenset(place for place in places if is_same(self.records[place], query))
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, ...], list[int]]:
+        places: dict[tuple[str, ...], list[int]] = {}
+        for place, record in enumerate(self.records):
+            places.setdefault(_texts_alone(record), []).append(place)
+        return places
+
     def number(self, default: int, least: int = 1) -> int:
         """Return the argument as a whole number, or `default` without one; raises SelectionError below `least`."""
         if self.argument is None:
@@ -119,6 +131,11 @@ def split_words(text: str) -> list[str]:
 def as_query(record: Record) -> Record:
     """Return the record without its answer."""
     return replace(record, label=None, rationale=None)
+
+
+def _texts_alone(record: Record) -> tuple[str, ...]:
+    """Return the fields that are texts: equal in records that ask the same, and hashable."""
+    return tuple(value for _, value in sorted(record.fields.items()) if isinstance(value, str))
 
 
 def is_same(record: Record, query: Record) -> bool:

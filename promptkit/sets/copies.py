@@ -109,7 +109,8 @@ def survey_records(records: Iterable[Record], *, seed: int, keys: bool = True) -
         ranks.append(int.from_bytes(hash_order(seed, record.id)[:8]))
         answers.append(_answer(record))
         if keys:
-            asked = [*record.fields.values(), *([record.choices] if record.choices else ())]
+            fields = [record.fields[name] for name in sorted(record.fields)]  # tasks may list them otherwise
+            asked = [*fields, *([record.choices] if record.choices else ())]
             exact.append(_hash_all(asked, str))
             near.append(_hash_all(asked, _normalize_or_keep))
     columns = {"ranks": ranks, "exact": exact, "near": near, "answers": answers}

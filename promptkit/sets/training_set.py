@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.build import default_selection, is_plain
+from promptkit.build import Templates, default_selection, is_plain, name_templates
 from promptkit.errors import DataError, SelectionError, TaskError, TemplateError
 from promptkit.order import check_order
 from promptkit.pair import build_pair, pair_row
@@ -211,8 +211,10 @@ class TrainingSet:
         return self._demonstrations[component.name](item.record, k, item.moment)
 
     def _pool(self, component: Component) -> list[Record]:
-        stock = self.pools[component.name]
-        return stock.gather(stock.deal()[: component.part.train_limit])
+        import numpy
+
+        stock, limit = self.pools[component.name], component.part.train_limit
+        return stock.gather(stock.deal()[:limit] if limit else numpy.sort(stock.deal()))
 
     @cached_property
     def pools(self) -> Mapping[str, Stock]:
@@ -295,7 +297,7 @@ def _label_name(task: Task, record: Record) -> str | None:
 
 def make_set(
     task: Task | Mixture | str | Path,
-    template: Template | str | Sequence[Template | str] | Mapping[str, float] | None = None,
+    template: Templates = None,
     **settings: Any,
 ) -> TrainingSet:
     """Return the training set that the arguments of `build_pairs` ask for: of a mixture, or of one task.
@@ -338,12 +340,11 @@ def _override(mixture: Mixture, template: Any, settings: Mapping[str, Any]) -> M
     return changed if data is None else changed.at(str(data))
 
 
-def _list_templates(
-    template: Template | str | Sequence[Template | str] | Mapping[str, float] | None,
-) -> list[tuple[Template | str, float | None]]:
+def _list_templates(template: Templates) -> list[tuple[Template | str, float | None]]:
     """Return templates or their names, each with its weight or None."""
-    if template is None:
+    named: Any = name_templates(template)
+    if named is None:
         return []
-    if isinstance(template, Mapping):
-        return list(template.items())
-    return [(each, None) for each in ([template] if isinstance(template, Template | str) else template)]
+    if isinstance(named, Mapping):
+        return list(named.items())
+    return [(each, None) for each in ([named] if isinstance(named, Template | str) else named)]
