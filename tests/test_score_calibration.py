@@ -151,6 +151,9 @@ def test_what_cannot_be_computed_is_explained() -> None:
         table.scores("sum", "domain")
     with pytest.raises(DataError, match="batch calibration needs the same choices in every prompt"):
         batch_prior([(-1.0, -2.0), (-1.0, -2.0, -3.0)])
+    mixed = [Prediction(str(place), (-1.0, -2.0), 0, 0, choices=tuple(pair)) for place, pair in enumerate(["ab", "cd"])]
+    with pytest.raises(DataError, match="batch calibration needs the same choices in every prompt; they differ"):
+        Table(tuple(mixed)).scores("sum", "batch")
 
 
 def rows() -> list[dict[str, Any]]:

@@ -64,6 +64,8 @@ def read_scores(predictions: Sequence[Prediction], score: str = "sum", calibrati
     if calibration == "none":
         return scores
     if calibration == "batch":
+        if len({each.choices for each in predictions if each.choices}) > 1:
+            raise DataError("batch calibration needs the same choices in every prompt; they differ here")
         prior = batch_prior([each for each in scores if each])
         return tuple(calibrate(each, prior) if each else () for each in scores)
     priors: dict[object, Scores] = {}

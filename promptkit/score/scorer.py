@@ -125,6 +125,7 @@ def _predict(sheet: Sheet, content_free: Mapping[tuple[Any, ...], Likelihoods]) 
         bytes=seen.bytes,
         content_free=tuple(content_free[_what_is_said(other)] for other in prompt.content_free),
         domain=tuple(content_free[_what_is_said(other)] for other in prompt.domain),
+        choices=prompt.choices,
     )
 
 

@@ -26,8 +26,9 @@ class Prediction:
     free-text answer, None where it could not be read. `generated` is what the model wrote first, None where it
     did not have to. `spans` is true where a token crosses the join of the prompt and one of its choices.
 
-    `first` (nats), `tokens` and `bytes` say of every choice what `Likelihoods` says; `content_free` and `domain`
-    are the likelihoods of the same choices after the prompts of these names, where the prompt brought some.
+    `choices` are those of the prompt. `first` (nats), `tokens` and `bytes` say of each what `Likelihoods` says;
+    `content_free` and `domain` are the likelihoods of the same choices after the prompts of these names, where the
+    prompt brought some.
 
     Where several texts were drawn, `samples` holds them, `votes` says how many answered what, most votes first,
     and `predicted` is the first of these; `logprobs` is empty and `generated` None, since each sample has its own.
@@ -46,6 +47,7 @@ class Prediction:
     domain: tuple[Likelihoods, ...] = ()
     samples: tuple[Sample, ...] = ()
     votes: Votes = ()
+    choices: tuple[str, ...] = ()
 
     @property
     def likelihoods(self) -> Likelihoods:
