@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -298,18 +297,35 @@ def write_card(folder: Path, card: AdapterCard) -> None:
     (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def count_weights(folder: str | Path) -> int:
-    """Return the number of weights an adapter adds, read from the header of its file."""
+def count_weights(folder: str | Path, active_share: float = 1.0) -> int:
+    """Return the number of weights an adapter adds, read from the header of its file.
+
+    Those of a mixture's experts count by `active_share`, the share of the experts that each token runs through.
+    """
     from safetensors import safe_open
 
     with safe_open(str(Path(folder) / "adapter_model.safetensors"), framework="numpy") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no dict
+        return round(
+            sum(
+                math.prod(file.get_slice(name).get_shape()) * (active_share if ".experts" in name else 1)
+                for name in file.keys()  # noqa: SIM118 - no dict
+            )
+        )
 
 
-def find_lowest_layer(folder: str | Path) -> int:
-    """Return the number of the lowest layer that an adapter changes, counted from 0; no gradient goes below it."""
-    layers = json.loads((Path(folder) / "adapter_config.json").read_bytes()).get("layers_to_transform")
-    return min(layers) if isinstance(layers, list) and layers else int(layers or 0)
+def count_reached_layers(folder: str | Path, layers: int) -> int:
+    """Return how many of a model's `layers` an adapter's gradients go through: none go below its lowest weight."""
+    from safetensors import safe_open
+
+    with safe_open(str(Path(folder) / "adapter_model.safetensors"), framework="numpy") as file:
+        return layers - min(_find_layer(name, layers) for name in file.keys())  # noqa: SIM118 - no dict
+
+
+def _find_layer(name: str, layers: int) -> int:
+    """Return the number of the layer of an adapter's tensor; 0 of the embedding, that behind the last of the head."""
+    if "lora_embedding" in name:
+        return 0
+    return next((int(part) for part in name.split(".") if part.isdigit()), layers)
 
 
 def _first(error: ValidationError) -> str:

@@ -104,7 +104,7 @@ def shape_of(network: nn.Module) -> Shape:
     config = base.config.get_text_config(decoder=True)
     head = base.get_output_embeddings()
     attention = [_attention(layer) for layer in list_layers(config)]
-    body, adapter = _count_weights(base.get_decoder(), _active_share(config))
+    body, adapter = _count_weights(base.get_decoder(), find_active_share(config))
     return Shape(body, head.weight.numel(), len(attention), round(sum(attention) / len(attention)), adapter)
 
 
@@ -124,20 +124,20 @@ def _count_weights(decoder: nn.Module, active_share: float) -> tuple[int, int]:
     """Return how many weights of the decoder a token is multiplied with, and how many more are LoRA's."""
     from torch import nn
 
-    body, adapter = 0.0, 0
+    body = adapter = 0.0
     for name, module in decoder.named_modules():
         if isinstance(module, nn.Embedding):
             continue
+        share = active_share if ".experts" in name else 1.0
         for weights in module.parameters(recurse=False):
             if ".lora_" in name:
-                adapter += weights.numel()
+                adapter += weights.numel() * share
             elif weights.ndim >= 2:
-                expert = ".experts" in name
-                body += weights.numel() * (active_share if expert else 1.0)
-    return round(body), adapter
+                body += weights.numel() * share
+    return round(body), round(adapter)
 
 
-def _active_share(config: Any) -> float:
+def find_active_share(config: Any) -> float:
     """Return the share of a mixture's experts that each token runs through; 1 without experts."""
     active = getattr(config, "num_experts_per_tok", None)
     names = ("num_local_experts", "num_experts", "n_routed_experts")

@@ -101,11 +101,30 @@ def _add_up(model: Model, folder: Path) -> Any:
     kind = next(iter(model.network.peft_config.values())).peft_type.value
     if not hasattr(model.network, "merge_and_unload"):
         raise ModelError(f"{folder}: an adapter of the kind {kind} is no change of weights, so it cannot be merged")
+    _untie(model.network.get_base_model())
     try:
         return model.network.merge_and_unload(safe_merge=True)
     except (ValueError, NotImplementedError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder}: an adapter of the kind {kind} that cannot be merged: {reason}") from error
+
+
+def _untie(network: Any) -> None:
+    """Give a head its own weight where it or the embedding that it shares one with has an adapter.
+
+    Else a change of the one would be added to the other as well.
+    """
+    from torch.nn import Parameter
+
+    head, embedding = network.get_output_embeddings(), network.get_input_embeddings()
+    plain_head, plain_embedding = (getattr(module, "base_layer", module) for module in (head, embedding))
+    if head is None or plain_head.weight is not plain_embedding.weight:
+        return
+    if plain_head is head and plain_embedding is embedding:
+        return
+    plain_head.weight = Parameter(plain_head.weight.detach().clone(), requires_grad=False)
+    for config in (network.config, network.config.get_text_config()):
+        config.tie_word_embeddings = False
 
 
 def _judge(merged: Model, folder: Path, card: AdapterCard | None, force: bool) -> Verdict | None:

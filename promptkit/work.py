@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from promptkit.adapter import count_weights, find_lowest_layer
-from promptkit.cost import Cost, Meter, shape_of, training_flops
+from promptkit.adapter import count_reached_layers, count_weights
+from promptkit.cost import Cost, Meter, find_active_share, shape_of, training_flops
 from promptkit.evaluate import Progress, Scorer, evaluate_together
 from promptkit.pair import build_pair
 from promptkit.plan import Step
@@ -188,14 +188,15 @@ def _training_spec(step: Step) -> dict[str, Any]:
 def _training_counts(model: Model, adapter: Adapter, folder: Path) -> dict[str, Any]:
     """Return what a training computed: tokens and FLOPs, its validation included, and its curve."""
     passes = adapter.rows * adapter.epochs
-    shape = replace(shape_of(model.network), adapter=count_weights(folder))
+    share = find_active_share(model.network.config.get_text_config(decoder=True))
+    shape = replace(shape_of(model.network), adapter=count_weights(folder, share))
     flops = training_flops(
         shape,
         adapter.rows,
         adapter.tokens_trained / passes,
         adapter.epochs,
         adapter.targets_trained / passes,
-        layers=shape.layers - find_lowest_layer(folder),
+        layers=count_reached_layers(folder, shape.layers),
     )
     return {
         "rows": adapter.rows,
@@ -203,7 +204,7 @@ def _training_counts(model: Model, adapter: Adapter, folder: Path) -> dict[str, 
         "best_epoch": adapter.best_epoch,
         "losses": list(adapter.losses),
         "validation": list(adapter.validation),
-        "adapter_weights": shape.adapter,
+        "adapter_weights": count_weights(folder),
         "tokens": adapter.tokens_trained + adapter.validation_tokens,
         "flops": flops + adapter.validation_flops,
     }

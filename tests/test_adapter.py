@@ -14,7 +14,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from promptkit.adapter import Adapter, TrainSettings, read_card
+from promptkit.adapter import Adapter, TrainSettings, count_reached_layers, read_card
 from promptkit.errors import RunError, TrainError
 from promptkit.merge import merge
 from promptkit.models import Model, load_model
@@ -109,6 +109,23 @@ def test_folder_is_what_vllm_reads(kind: str, base: Model, tmp_path: Path) -> No
     assert modules == set(config["target_modules"])
     assert {name.rpartition(".lora_")[2] for name in weights} == {"A.weight", "B.weight"}
     assert {min(weight.shape) for weight in weights.values()} == {config["r"]} == {16 if kind == "pissa" else 8}
+
+
+@pytest.mark.parametrize(
+    ("given", "reached"),
+    [
+        ({}, 3),
+        ({"top_layers": 2}, 2),
+        ({"targets": ["model.layers.1.self_attn.q_proj", "model.layers.2.mlp.up_proj"]}, 2),
+        ({"targets": ["lm_head"]}, 0),
+        ({"targets": ["lm_head", "embed_tokens"]}, 3),
+        ({"top_layers": 1, "kind": "ia3"}, 1),
+    ],
+)
+def test_gradients_reach_the_lowest_weight(given: dict[str, Any], reached: int, tmp_path: Path) -> None:
+    """Whatever the configuration says, the lowest adapted layer is that of the tensors in the file."""
+    adapter = train(model(num_hidden_layers=3), PAIRS, epochs=1, probes=0, out=tmp_path / "adapter", **given)
+    assert count_reached_layers(adapter.path, 3) == reached
 
 
 def test_folder_can_be_moved(adapter: Adapter, tmp_path: Path) -> None:

@@ -149,6 +149,15 @@ def lora(network: Any, rank: int = 4, **settings: Any) -> Any:
     return get_peft_model(network, config)
 
 
+@pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match:RuntimeWarning")  # they do
+def test_lora_on_a_mixture_counts_its_active_experts() -> None:
+    """The adapter's weights of an expert count where the expert does; those of attention and router always."""
+    mixture = {**SMALL, "num_local_experts": 4}
+    counted = [shape_of(lora(build("mixtral", **mixture, num_experts_per_tok=active))).adapter for active in (2, 4)]
+    per_expert = 8 * (128 + 2 * 384) + 4 * (384 + 128)  # gate and up are one weight, of twice the rank
+    assert counted[1] - counted[0] == 2 * 2 * per_expert  # layers x experts
+
+
 def test_layers_of_different_heads_count_with_their_mean() -> None:
     """Where head sizes differ between layers (Gemma 4), FLOPs are those of all layers together."""
     sizes = {**LLAMA, "num_hidden_layers": 4, "head_dim": 32, "global_head_dim": 64, "num_global_key_value_heads": 1}

@@ -95,6 +95,28 @@ def test_every_kind_of_adapter_is_merged(kind: str, base: Model, tmp_path: Path)
     assert nats(out) != nats(Path(base.name))
 
 
+@pytest.mark.parametrize("targets", [["q_proj", "lm_head"], ["embed_tokens"], ["embed_tokens", "lm_head"]])
+def test_tied_head_and_embedding_are_parted(targets: list[str], tmp_path: Path) -> None:
+    """What an adapter adds to a head is not added to the embedding that shares its weight, nor the other way round."""
+    tied = saved(model(tie_word_embeddings=True), tmp_path / "tied")
+    out = train(tied, PAIRS, targets=targets, learning_rate=0.02, out=tmp_path / "adapter").path
+    folder = merge(out, tmp_path / "merged", device="cpu").path
+    for ours, theirs in zip(nats(out), nats(folder), strict=True):
+        assert theirs == pytest.approx(ours, abs=1e-4)
+    assert nats(out) != nats(Path(tied.name))
+    assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is False
+    assert {"lm_head.weight", "model.embed_tokens.weight"} <= load_file(folder / "model.safetensors").keys()
+
+
+def test_tied_weights_without_an_adapter_stay_tied(tmp_path: Path) -> None:
+    """An adapter on other layers leaves head and embedding one weight, in the folder too."""
+    tied = saved(model(tie_word_embeddings=True), tmp_path / "tied")
+    out = train(tied, PAIRS, epochs=1, out=tmp_path / "adapter").path
+    folder = merge(out, tmp_path / "merged", device="cpu").path
+    assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is True
+    assert "lm_head.weight" not in load_file(folder / "model.safetensors")
+
+
 def test_dtype_is_that_of_the_training_or_the_one_asked_for(adapter: Path, tmp_path: Path) -> None:
     """The sum is rounded to the number format, and the files say so."""
     folder = merge(adapter, tmp_path / "merged", dtype="bfloat16", device="cpu").path

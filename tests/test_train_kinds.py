@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from promptkit.adapter import read_card
 from promptkit.errors import ModelError, PromptkitWarning, TrainError
 from promptkit.models import Model, load_model, quantize
+from promptkit.probes import ask_again
 from promptkit.score import score
 from promptkit.train import train
 from promptkit.train.batches import collate, encode_pairs, read_pairs
@@ -157,10 +158,44 @@ def test_experts_are_written_the_same_again(tmp_path: Path) -> None:
     written = config(adapter.path)["target_parameters"]
     assert written == sorted(written)
     assert len(written) > 1
+
+
+@pytest.mark.parametrize("given", [{"kind": "dora"}, {"kind": "pissa"}, {"dropout": 0.1}])
+def test_experts_take_plain_lora_alone(given: dict[str, Any], tmp_path: Path) -> None:
+    """What peft cannot do with experts that are one weight is refused; the targets that are named instead work."""
+    mixtral = model("mixtral", **MIXTRAL)
+    what = "dropout" if "dropout" in given else f"a {given['kind']} adapter"
     with pytest.raises(
-        TrainError, match=r"a dora adapter of targets 'all-linear' does not fit .*its linear layers are"
-    ):
-        train(model("mixtral", **MIXTRAL), rows(8), kind="dora", out=tmp_path / "other")
+        TrainError, match=rf"training: {what} goes with linear layers alone, .*\(down_proj, gate.weight, gate_up_proj\)"
+    ) as refused:
+        train(mixtral, rows(8), out=tmp_path / "adapter", **given)
+    targets = str(refused.value).rpartition("the targets ")[2].split(",")
+    assert targets == ["k_proj", "o_proj", "q_proj", "v_proj"]
+    assert weights(train(mixtral, rows(8), targets=targets, epochs=1, out=tmp_path / "adapter", **given))
+
+
+def test_ia3_leaves_out_names_that_experts_no_longer_have(tmp_path: Path) -> None:
+    """Of the layers that peft names for Mixtral those are scaled that it has today."""
+    adapter = train(model("mixtral", **MIXTRAL), rows(8), kind="ia3", epochs=1, out=tmp_path / "adapter")
+    assert read_card(adapter.path).settings.targets == ("k_proj", "v_proj")
+    assert {name.split(".")[-2] for name in weights(adapter)} == {"k_proj", "v_proj"}
+
+
+def test_top_layers_have_their_experts(tmp_path: Path) -> None:
+    """All layers by number are all layers; fewer have the same kinds of weights, and load as they were saved."""
+    mixtral = saved(model("mixtral", **{**MIXTRAL, "num_hidden_layers": 3}), tmp_path / "base")
+    plain = train(mixtral, rows(8), epochs=1, out=tmp_path / "plain")
+    by_number = train(mixtral, rows(8), top_layers=3, epochs=1, out=tmp_path / "by-number")
+    name = "adapter_model.safetensors"
+    assert files(by_number)[name] == files(plain)[name]
+    top = train(mixtral, rows(8), top_layers=1, epochs=1, learning_rate=0.02, out=tmp_path / "top")
+    assert weights(top).keys() == {name for name in weights(plain) if ".layers.2." in name}
+    assert any(".experts." in name for name in weights(top))
+    again = load_model(str(top.path), device="cpu")
+    again.network.base_model.merge_adapter(safe_merge=True)
+    card = read_card(top.path)
+    assert card.probes
+    assert ask_again(again, card.probes).largest < 1e-4
 
 
 def test_targets_by_name(tmp_path: Path) -> None:
@@ -182,6 +217,15 @@ def test_targets_by_name(tmp_path: Path) -> None:
         ({"probes": -1}, "probes is -1: expected how many rows"),
         ({"top_layers": 3}, "top_layers is 3, but the model has 2 layers"),
         ({"top_layers": 1, "targets": ".*q_proj"}, "top_layers goes with targets by name, not with the pattern"),
+        (
+            {"top_layers": 1, "targets": ["q_proj", "model.layers.0.self_attn.v_proj"]},
+            r"target 'model.layers.0.self_attn.v_proj' is not in the top 1 layers: leave it out, or raise top_layers",
+        ),
+        ({"top_layers": 1, "targets": ["embed_tokens"]}, "target 'embed_tokens' is not in the top 1 layers"),
+        (
+            {"kind": "pissa", "targets": ["embed_tokens"]},
+            "would change the embedding's weight: leave out the embedding",
+        ),
         ({"targets": ".*_(proj|head)"}, "would adapt the head 'lm_head', which gives the logits"),
     ],
 )
@@ -196,6 +240,23 @@ def test_head_can_be_adapted_by_name(tmp_path: Path) -> None:
     """Who names the head gets it."""
     adapter = train(model(), rows(8), targets=["lm_head"], epochs=1, out=tmp_path / "adapter")
     assert {name.split(".")[-3] for name in weights(adapter)} == {"lm_head"}
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3"])
+def test_names_in_the_top_layers_are_adapted(kind: str, tmp_path: Path) -> None:
+    """With `top_layers` a full name in them, and the head above them, are adapted as named."""
+    targets = ["k_proj", "model.layers.1.self_attn.v_proj", "lm_head"]
+    adapter = train(model(), rows(8), kind=kind, top_layers=1, targets=targets, epochs=1, out=tmp_path / "adapter")
+    ends = [".layers.1.self_attn.k_proj.", ".layers.1.self_attn.v_proj.", ".lm_head."]
+    assert {end for name in weights(adapter) for end in ends if end in name} == set(ends)
+    assert all(any(end in name for end in ends) for name in weights(adapter))
+
+
+def test_pissa_spares_a_tied_embedding(tmp_path: Path) -> None:
+    """PiSSA takes its start out of the frozen weight, which a tied head must not do to the embedding."""
+    with pytest.raises(TrainError, match=r"would change the embedding's weight: .* a head that shares its weight"):
+        train(model(tie_word_embeddings=True), rows(8), kind="pissa", targets=["lm_head"], out=tmp_path / "tied")
+    assert train(model(), rows(8), kind="pissa", targets=["lm_head"], epochs=1, out=tmp_path / "own")
 
 
 @pytest.mark.parametrize("given", [{"micro_batch": 3}, {"checkpointing": True}, {"micro_batch": 4, "epochs": 2}])

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from promptkit.adapter import count_weights
 from promptkit.compare import compare
+from promptkit.cost import shape_of, training_flops
 from promptkit.train import train
+from promptkit.work import _training_counts
 from tests.conftest import Project
 from tests.test_compare import bytes_of
 from tests.training_fakes import model as random_model
-from tests.training_fakes import saved
+from tests.training_fakes import rows, saved, weights
 
 SETTINGS: dict[str, Any] = {"methods": ("lora",), "limit": 4, "shots": (0,), "seeds": 1, "epochs": 4, "rank": 2}
 
@@ -60,3 +65,19 @@ def test_a_killed_comparison_goes_on_within_its_training(
     assert bytes_of("run") == bytes_of("whole")
     assert [path.name[0] for path in Path("run/adapters").iterdir()] != ["."]
     assert len(list(Path("run/adapters").iterdir())) == 1
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_a_training_counts_the_active_experts(tmp_path: Path) -> None:
+    """The FLOPs of a training count an adapter's weights of the experts by the share of them that each token uses."""
+    mixture = {"num_local_experts": 4, "num_experts_per_tok": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    mixtral = random_model("mixtral", num_hidden_layers=2, intermediate_size=32, **mixture)
+    adapter = train(mixtral, rows(1), epochs=1, top_layers=1, probes=0, out=tmp_path / "adapter")
+    sizes = {name: math.prod(weight.shape) for name, weight in weights(adapter).items()}
+    experts = sum(size for name, size in sizes.items() if ".experts." in name)
+    active = sum(sizes.values()) - experts * 3 // 4
+    assert (count_weights(adapter.path), count_weights(adapter.path, 1 / 4)) == (sum(sizes.values()), active)
+    counts = _training_counts(mixtral, adapter, adapter.path)
+    shape = replace(shape_of(mixtral.network), adapter=active)
+    expected = training_flops(shape, 1, adapter.tokens_trained, 1, adapter.targets_trained, layers=1)
+    assert (counts["adapter_weights"], counts["flops"]) == (sum(sizes.values()), expected)

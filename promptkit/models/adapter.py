@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WEIGHTS = "adapter_model.safetensors"
-#: What peft says of settings that are in use all the same: the ranks of experts.
-IDLE = "The following (rank|alpha)_pattern keys did not match"
+#: What peft says that does not hold here: the ranks of experts are in use all the same, and `merge` parts tied weights.
+UNTRUE = r"The following (rank|alpha)_pattern keys did not match|Model has `tie_word_embeddings=True`"
 #: What to do where an adapter's probes no longer say what they said: refuse it, warn, or never ask them.
 ON_FLIP = ("error", "warn", "ignore")
 
@@ -90,8 +90,9 @@ def _telling(folder: Path) -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     for each in caught:
-        if not issubclass(each.category, FutureWarning | DeprecationWarning) and not re.match(IDLE, str(each.message)):
-            warnings.warn(f"{folder}: {' '.join(str(each.message).split())}", PromptkitWarning, stacklevel=3)
+        said = " ".join(str(each.message).split())
+        if not issubclass(each.category, FutureWarning | DeprecationWarning) and not re.match(UNTRUE, said):
+            warnings.warn(f"{folder}: {said}", PromptkitWarning, stacklevel=3)
 
 
 def check_base(base: Model, folder: Path, card: AdapterCard) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +11,7 @@ from peft.utils.constants import (
     TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING,
     TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING,
 )
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from transformers.pytorch_utils import Conv1D
 
 from promptkit.errors import TrainError, nearest
@@ -50,30 +51,45 @@ def default_alpha(kind: str, rank: int | None) -> int | None:
 
 
 def check_targets(network: PreTrainedModel, settings: TrainSettings) -> None:
-    """Raise TrainError for a target that is the name of no layer, of which peft says nothing where others are one."""
+    """Raise TrainError for a target that is the name of no layer, of which peft says nothing where others are one.
+
+    With `top_layers` a target must name one of these, or the head, which is above them.
+    """
     if isinstance(settings.targets, str):
         return
     names = [name for name, _ in network.named_modules() if name]
+    top = _names_in_layers(network, settings.targets, _top_layers(network, settings)) if settings.top_layers else names
     for target in settings.targets:
-        if not any(f".{name}".endswith(f".{target}") for name in names):
+        if not any(_is_target(name, [target]) for name in names):
             known = sorted(linear_names(network))
             near = nearest(target, known)
             raise TrainError(f"training: target {target!r} is no layer; known: {', '.join(known)}.{near}")
+        if not any(_is_target(name, [target]) for name in top):
+            raise TrainError(
+                f"training: target {target!r} is not in the top {settings.top_layers} layers: "
+                "leave it out, or raise top_layers"
+            )
 
 
 def default_targets(network: PreTrainedModel, kind: str) -> str | tuple[str, ...]:
     """Return the layers that are adapted: all linear ones but the head; for IA3 those that peft names.
 
     For IA3 these are keys, values and the second layer of the feed-forward block, where peft knows the
-    architecture, after Liu et al. 2022 ("Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper").
+    architecture, after Liu et al. 2022 ("Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper"); names
+    from before an architecture's experts became one weight are left out.
     """
     if kind != "ia3":
         return ALL_LINEAR
-    return tuple(TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING.get(_architecture(network), ())) or ALL_LINEAR
+    names = [name for name, _ in network.named_modules()]
+    mapped = TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING.get(_architecture(network), ())
+    return tuple(target for target in mapped if any(_is_target(name, [target]) for name in names)) or ALL_LINEAR
 
 
 def adapter_config(network: PreTrainedModel, settings: TrainSettings) -> PeftConfig:
-    """Return peft's configuration of the adapter. Raises TrainError for `top_layers` that the network has not."""
+    """Return peft's configuration of the adapter.
+
+    Raises TrainError for `top_layers` that the network has not, and for experts that the adapter does not fit.
+    """
     targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
     if targets == ALL_LINEAR and _architecture(network) in _STATE_SPACE:
         targets = sorted(_linear_names_but_head(network) - _UNADAPTABLE)
@@ -83,30 +99,56 @@ def adapter_config(network: PreTrainedModel, settings: TrainSettings) -> PeftCon
             targets = _names_in_layers(network, targets, _top_layers(network, settings))
         feedforward = TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(_architecture(network), [])
         if isinstance(targets, list):
-            feedforward = [name for name in targets if any(f".{name}".endswith(f".{end}") for end in feedforward)]
+            feedforward = [name for name in targets if _is_target(name, feedforward)]
         return IA3Config(
             target_modules=targets,
             feedforward_modules=feedforward,
             fan_in_fan_out=transposed,
             task_type=TaskType.CAUSAL_LM,
         )
-    layers = None
-    if settings.top_layers:
-        layers = _top_layers(network, settings)
-        if targets == ALL_LINEAR:  # by their last names, which peft then looks for in these layers alone
-            targets = sorted({name.rpartition(".")[2] for name in _names_in_layers(network, targets, layers)})
-    return LoraConfig(
+    config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=targets,
-        layers_to_transform=layers,
         use_rslora=settings.kind == "rslora",
         use_dora=settings.kind == "dora",
         init_lora_weights="pissa" if settings.kind == "pissa" else True,
         fan_in_fan_out=transposed,
         task_type=TaskType.CAUSAL_LM,
     )
+    # turns names of experts that are one weight today into names of that weight, as peft itself would
+    convert_peft_config_for_transformers(config, network, None)
+    _refuse_experts(config, settings)
+    if settings.top_layers:
+        _keep_layers(config, network, _top_layers(network, settings))
+    return config
+
+
+def _refuse_experts(config: LoraConfig, settings: TrainSettings) -> None:
+    """Raise TrainError for experts that are one weight where peft adapts linear layers alone."""
+    if not config.target_parameters or not (settings.kind in {"dora", "pissa"} or settings.dropout):
+        return
+    what = "dropout" if settings.dropout else f"a {settings.kind} adapter"
+    fitting = f", or the targets {','.join(sorted(config.target_modules))}" if config.target_modules else ""
+    raise TrainError(
+        f"training: {what} goes with linear layers alone, and the model's experts and their router are none "
+        f"({', '.join(sorted(config.target_parameters))}): choose lora without dropout{fitting}"
+    )
+
+
+def _keep_layers(config: LoraConfig, network: PreTrainedModel, layers: list[int]) -> None:
+    """Narrow a configuration to the layers of these numbers, by full names.
+
+    peft's own `layers_to_transform` is passed over for weights that are no layers, such as experts.
+    """
+    config.target_modules = _names_in_layers(network, config.target_modules, layers)
+    if config.target_parameters:
+        config.target_parameters = [
+            name
+            for name, _ in network.named_parameters()
+            if _number(name) in layers and _is_target(name, config.target_parameters)
+        ]
 
 
 def refuse_head(network: PeftModel, settings: TrainSettings) -> None:
@@ -120,6 +162,18 @@ def refuse_head(network: PeftModel, settings: TrainSettings) -> None:
                 f"training: targets {settings.targets!r} would adapt the head {name!r}, which gives the logits: "
                 "name the layers that are meant, or the head itself"
             )
+
+
+def refuse_embedding(network: PeftModel, settings: TrainSettings) -> None:
+    """Raise TrainError where PiSSA, which changes the frozen weight too, would change that of the embedding."""
+    plain = network.get_base_model()
+    embedding, head = plain.get_input_embeddings(), plain.get_output_embeddings()
+    shared = hasattr(head, "base_layer") and head.weight is embedding.weight
+    if settings.kind == "pissa" and (shared or hasattr(embedding, "base_layer")):
+        raise TrainError(
+            f"training: a pissa adapter of targets {settings.targets!r} would change the embedding's weight: "
+            "leave out the embedding and a head that shares its weight, or choose lora"
+        )
 
 
 def linear_names(network: torch.nn.Module) -> set[str]:
@@ -190,12 +244,23 @@ def _top_layers(network: PreTrainedModel, settings: TrainSettings) -> list[int]:
     return list(range(depth - top, depth))
 
 
-def _names_in_layers(network: torch.nn.Module, targets: str | list[str], layers: list[int]) -> list[str]:
-    """The full names of the targets in these layers: for the methods of peft that take no numbers of layers."""
-    found = []
-    for name, module in network.named_modules():
-        number = next((int(part) for part in name.split(".") if part.isdigit()), None)
-        wanted = targets == ALL_LINEAR or any(f".{name}".endswith(f".{target}") for target in targets)
-        if number in layers and wanted and _is_linear(module):
-            found.append(name)
-    return found
+def _names_in_layers(network: PreTrainedModel, targets: str | Iterable[str], layers: list[int]) -> list[str]:
+    """The full names of the targets in these layers; of the head too, which is above them, where it is named."""
+    if isinstance(targets, str):  # all linear ones
+        return [name for name, module in network.named_modules() if _number(name) in layers and _is_linear(module)]
+    head = network.get_output_embeddings()
+    return [
+        name
+        for name, module in network.named_modules()
+        if (_number(name) in layers or module is head) and _is_target(name, targets)
+    ]
+
+
+def _is_target(name: str, targets: Iterable[str]) -> bool:
+    """Whether a full name is one of the targets or ends in one."""
+    return any(f".{name}".endswith(f".{target}") for target in targets)
+
+
+def _number(name: str) -> int | None:
+    """The number of the layer in a full name, None outside the layers. That of an expert would come later."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), None)

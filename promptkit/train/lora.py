@@ -10,9 +10,9 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 
 from promptkit.errors import TrainError
-from promptkit.models.adapter import IDLE, share_weights
+from promptkit.models.adapter import UNTRUE, share_weights
 from promptkit.train.fused import fuse_blocks
-from promptkit.train.kinds import adapter_config, check_targets, linear_names, refuse_head
+from promptkit.train.kinds import adapter_config, check_targets, linear_names, refuse_embedding, refuse_head
 from promptkit.train.last_layer import trim_last_layer
 from promptkit.train.low_rank import FusedLinear
 
@@ -52,13 +52,13 @@ def wrap(model: Model, settings: TrainSettings) -> PeftModel:
         raise TrainError(f"model {model.name!r} has an adapter already: train from the base model it was made for")
     check_targets(model.network, settings)
     network = share_weights(model.network)
-    config = adapter_config(network, settings)
-    if _can_fuse(network, config):
-        config._register_custom_module({torch.nn.Linear: FusedLinear})
     try:
+        config = adapter_config(network, settings)
+        if _can_fuse(network, config):
+            config._register_custom_module({torch.nn.Linear: FusedLinear})
         with warnings.catch_warnings():  # peft still asks transformers by an old name, which warns
             warnings.simplefilter("ignore", FutureWarning)
-            warnings.filterwarnings("ignore", IDLE, RuntimeWarning)
+            warnings.filterwarnings("ignore", UNTRUE)
             wrapped = get_peft_model(network, config)
     except (ValueError, TypeError, AttributeError, RuntimeError, re.error) as error:  # whatever peft stumbles over
         reason = " ".join(str(error).split())
@@ -67,6 +67,7 @@ def wrap(model: Model, settings: TrainSettings) -> PeftModel:
             f"{reason[:200]}; its linear layers are {', '.join(sorted(linear_names(model.network)))}"
         ) from error
     refuse_head(wrapped, settings)
+    refuse_embedding(wrapped, settings)
     fuse_blocks(wrapped, apart=trim_last_layer(wrapped))
     # peft notes the weights' folder, and the modules as sets: neither is the same everywhere
     config.base_model_name_or_path = model.name
