@@ -1,68 +1,109 @@
 """Untrusted template files into compiled Jinja2 templates, in a sandbox that keeps every byte.
 
 The environment differs from Jinja2's own where prompts need it: line endings of the file survive,
-names are strict, no source of randomness is left, and no file outside the template folders is read.
+names are strict, no source of randomness and nothing that remembers an earlier record is left, only text and numbers
+are printed, and no file outside the template folders is read.
 """
 
 from __future__ import annotations
 
-import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import BuiltinMethodType
 from typing import Any
 
 import jinja2
 from jinja2 import meta, nodes
+from jinja2.compiler import CodeGenerator, Frame, optimizeconst
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.lexer import Token, TokenStream
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 
 from promptkit.errors import TemplateError, nearest
 from promptkit.library import display_path
+from promptkit.limits import check_method, check_operands, check_size, check_specification
+from promptkit.printing import check_printed, make_filters
 
-# Jinja2's lexer turns every line ending into "\n". Carriage returns travel through it as this
-# character, which counts as white space for `{%-` and which no text file holds.
-_CARRIAGE_RETURN = "\x1f"
+# Jinja2's lexer turns every line ending into "\n". Carriage returns travel through it as these characters, which
+# count as white space for `{%-` and which no text file holds. One of a "\r\n" goes after the "\n", so that the
+# lexer drops or keeps that as it would a "\n" alone; without its "\n" it is dropped too.
+_LINE_RETURN, _LONE_RETURN = "\x1f", "\x1e"
 #: What rendering a broken template on any data may raise; everything else is a bug of ours.
-RENDER_ERRORS = (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
-#: The longest string or list a template may build by repetition.
-MAX_REPEAT = 100_000
+RENDER_ERRORS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+    SyntaxError,  # Python's own: what Jinja2 compiles to is nested too deeply
+)
+_TOO_DEEP = "calls itself without end, or is nested too deeply"
+#: Jinja2's functions whose results remember what was done with them.
+_STATEFUL = ("cycler", "joiner", "namespace")
 #: Changes a file's syntax tree before it is compiled; is given the tree and the file's path.
 Rewrite = Callable[[nodes.Template, str], None]
 
 
 class _KeepCarriageReturns(Extension):
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
-        if _CARRIAGE_RETURN in source:
-            raise jinja2.TemplateSyntaxError("the control character U+001F is not allowed", 1, name, filename)
-        # A line ending right after a block is dropped as a whole, as trim_blocks does with "\n".
-        return re.sub(r"([%#]\})\r\n", r"\1\n", source).replace("\r", _CARRIAGE_RETURN)
+        for mark in (_LINE_RETURN, _LONE_RETURN):
+            if mark in source:
+                message = f"the control character U+{ord(mark):04X} is not allowed"
+                raise jinja2.TemplateSyntaxError(message, source.count("\n", 0, source.index(mark)) + 1, name, filename)
+        return source.replace("\r\n", f"\n{_LINE_RETURN}").replace("\r", _LONE_RETURN)
 
     def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
         for token in stream:
             value = token.value
-            if isinstance(value, str) and _CARRIAGE_RETURN in value:
-                value = value.replace(_CARRIAGE_RETURN, "\r")
+            if isinstance(value, str) and (_LINE_RETURN in value or _LONE_RETURN in value):
+                value = value.replace(f"\n{_LINE_RETURN}", "\r\n").replace(_LINE_RETURN, "").replace(_LONE_RETURN, "\r")
             yield Token(token.lineno, token.type, value)
 
 
 class _TemplateFolders(jinja2.FileSystemLoader):
-    """Read templates from the folders alone: a link that leads out of them is refused."""
+    """Read templates from the folders alone: other files there, and links that lead out of them, are refused."""
 
     def get_source(self, environment: jinja2.Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        if not template.endswith(".jinja"):
+            raise TemplateError(f"{template!r} is no template; imports and includes read *.jinja only")
         source, filename, uptodate = super().get_source(environment, template)
         path = Path(filename).resolve()
         if not any(path.is_relative_to(Path(folder).resolve()) for folder in self.searchpath):
-            raise jinja2.TemplateNotFound(template, f"{template!r} leads outside the template folders")
+            raise TemplateError(f"{template!r} leads outside the template folders")
         with open(path, encoding="utf-8", newline="") as file:  # newline="": the file's bytes are the prompt's
             source = file.read()
+        if source.startswith("\ufeff"):
+            raise TemplateError(
+                f"{display_path(Path(filename))}:1: begins with a byte order mark (U+FEFF), which is no part of a "
+                "prompt; save the file as UTF-8 without it"
+            )
         return source, filename, uptodate
 
 
+class _Compiler(CodeGenerator):
+    @optimizeconst
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802 - Jinja2's name
+        self.write("environment.concat(map(str, map(environment.finalize, (")
+        for part in node.nodes:
+            self.visit(part, frame)
+            self.write(", ")
+        self.write("))))")
+
+
+class _Formatter(SandboxedFormatter):
+    def format_field(self, value: Any, format_spec: str) -> str:
+        check_specification(format_spec)
+        return super().format_field(value, format_spec)
+
+
 class _Sandbox(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset(["*", "**"])
+    code_generator_class = _Compiler
+    intercepted_binops = frozenset(["+", "*", "**", "%"])
     rewrite: Rewrite | None = None
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
@@ -71,23 +112,27 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             self.rewrite(tree, filename or "")
         return tree
 
+    @staticmethod
+    def concat(parts: Iterable[str]) -> str:
+        """Return what a macro, a block or `~` puts together."""
+        return check_size("".join(parts))
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "*":
-            sizes = [len(side) for side in (left, right) if hasattr(side, "__len__")]
-            counts = [side for side in (left, right) if isinstance(side, int)]
-            if sizes and counts and sizes[0] * counts[0] > MAX_REPEAT:
-                raise SecurityError(f"repetition beyond {MAX_REPEAT} items is not allowed")
-        elif not (isinstance(right, int | float) and abs(right) <= 64):
-            raise SecurityError("powers beyond 64 are not allowed")
-        return super().call_binop(context, operator, left, right)
+        check_operands(operator, left, right)
+        return check_size(super().call_binop(context, operator, left, right))
 
+    def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(function, BuiltinMethodType):
+            check_method(function, (*args, *kwargs.values()))
+        return check_size(super().call(context, function, *args, **kwargs))
 
-def join_words(words: Iterable[object], conjunction: str) -> str:
-    """Return `a`, `a or b`, `a, b or c` for the conjunction `or`."""
-    items = [str(word) for word in words]
-    if len(items) < 2:
-        return "".join(items)
-    return f"{', '.join(items[:-1])} {conjunction} {items[-1]}"
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        if super().wrap_str_format(value) is None:
+            return None
+        text, formatter = value.__self__, _Formatter(self)
+        if value.__name__ == "format_map":
+            return lambda values: check_size(formatter.vformat(text, (), values))
+        return lambda *args, **kwargs: check_size(formatter.vformat(text, args, kwargs))
 
 
 def folder_loader(folders: Sequence[Path]) -> jinja2.BaseLoader:
@@ -105,47 +150,37 @@ def make_environment(loader: jinja2.BaseLoader, rewrite: Rewrite | None = None) 
         keep_trailing_newline=True,
         autoescape=False,
         auto_reload=False,
-        finalize=_check_printed,
+        finalize=check_printed,
     )
     del environment.filters["random"], environment.globals["lipsum"]
-    environment.filters["either"] = lambda words: join_words(words, "or")
-    environment.filters["both"] = lambda words: join_words(words, "and")
+    environment.filters.update(make_filters(environment.filters))
     environment.rewrite = rewrite
     return environment
-
-
-def _check_printed(value: Any) -> Any:
-    """Return what a template prints; raises TypeError for what has no text of its own but Python's notation."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, Mapping):
-        raise TypeError(f"prints a mapping: {value!r:.60}; print one of its entries, or name that entry in [fields]")
-    if isinstance(value, list | tuple):
-        raise TypeError(f"prints a list: {value!r:.60}; print its entries: {{{{ … | join(', ') }}}}, or a loop")
-    return value
 
 
 def parse(environment: jinja2.Environment, name: str) -> tuple[str, Path, nodes.Template]:
     """Return (source, file, syntax tree) of the template file `name`, statically checked.
 
-    Raises TemplateError, with file and line, for a missing file, a syntax error, `extends`, an
-    attribute that the sandbox would refuse, and a name that nothing defines.
+    Raises TemplateError, with file and line, for a missing file, a syntax error, `extends`, an attribute that the
+    sandbox would refuse, a name that nothing defines, and what would carry a state from record to record.
     """
     assert environment.loader is not None
     try:
         source, filename, _ = environment.loader.get_source(environment, name)
     except jinja2.TemplateNotFound as error:
         folders = ", ".join(display_path(Path(folder)) for folder in environment.loader.searchpath)  # type: ignore[attr-defined]
-        raise TemplateError(f"{error.message or name}: no such file in {folders}") from error
+        raise TemplateError(f"{name}: no such file in {folders}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise TemplateError(f"{name}: cannot be read as UTF-8 text: {error}") from error
     path = Path(filename or name)
     try:
         tree = environment.parse(source, name, filename)
         undeclared = meta.find_undeclared_variables(tree)  # compiles, so it finds unknown filters too
+        _check_tree(tree, path, undeclared - set(environment.globals))
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"{display_path(path)}:{error.lineno}: syntax error: {error.message}") from error
-    _check_tree(tree, path, undeclared - set(environment.globals))
+    except (RecursionError, MemoryError) as error:
+        raise TemplateError(f"{display_path(path)}: is nested too deeply to be read; write it flatter") from error
     return source, path, tree
 
 
@@ -163,6 +198,13 @@ def _check_tree(tree: nodes.Template, path: Path, undeclared: set[str]) -> None:
             )
     for name in sorted(undeclared):
         raise TemplateError(_undefined_message(tree, path, name))
+    inside = {id(use) for macro in tree.find_all(nodes.Macro) for use in macro.find_all(nodes.Name)}
+    for use in tree.find_all(nodes.Name):
+        if use.name in _STATEFUL and use.ctx == "load" and id(use) not in inside:
+            raise TemplateError(
+                f"{display_path(path)}:{use.lineno}: {use.name!r} outside a macro would carry what one record left "
+                "there into the next; use it inside the macro that needs it"
+            )
 
 
 def _undefined_message(tree: nodes.Template, path: Path, name: str) -> str:
@@ -178,9 +220,9 @@ def _undefined_message(tree: nodes.Template, path: Path, name: str) -> str:
     return f"{display_path(path)}:{line}: {name!r} is not defined"
 
 
-def explain_render_error(error: BaseException, where: str) -> TemplateError:
-    """Return the TemplateError for what a template raised: its file and line, and what went wrong."""
-    place = ""
+def explain_render_error(error: BaseException, where: str, path: Path | None = None) -> TemplateError:
+    """Return the TemplateError for what a template raised: its file and line, or else `path`, and what went wrong."""
+    place = f"{display_path(path)}: " if path else ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         template = frame.f_globals.get("__jinja_template__")
         if template:  # compiled template code counts the lines of its own Python source
@@ -189,4 +231,8 @@ def explain_render_error(error: BaseException, where: str) -> TemplateError:
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, SecurityError):
         reason = f"the sandbox refuses this: {reason}"
+    elif isinstance(error, RecursionError | SyntaxError):
+        reason = _TOO_DEEP
+    elif isinstance(error, MemoryError):
+        reason = "needs more memory than there is"
     return TemplateError(f"{place}{where}: {reason}")

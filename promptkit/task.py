@@ -5,17 +5,29 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from promptkit.errors import TaskError, nearest
 from promptkit.library import display_path, find_names
 
-#: Field names with a meaning of their own; every other name is the template author's.
+#: Field names with a meaning of their own; every other name but those of `TAKEN` is the template author's.
 RESERVED = ("id", "label", "rationale", "choices")
+#: What templates get under these names comes from the label, so no field can have them.
+TAKEN = ("index", "labels")
 #: The splits a task names; a task without `validation` has it cut from `train` where one is needed.
 SPLITS = ("train", "validation", "test")
 
@@ -30,6 +42,12 @@ def _as_column(value: object) -> object:
     return value
 
 
+def _check_field_name(name: str) -> str:
+    if name in TAKEN:
+        raise ValueError(f"the name is taken: templates get the label's own {name!r}; give the field another name")
+    return name
+
+
 class Column(BaseModel):
     """Where a field's value stands in the data: the first of `column` that a row has.
 
@@ -42,6 +60,15 @@ class Column(BaseModel):
     after: str | None = None
     before: str | None = None
     remove: str | None = None
+
+    @field_validator("remove")
+    @classmethod
+    def _check_remove(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        return pattern
 
     @cached_property
     def extracts(self) -> bool:
@@ -91,7 +118,7 @@ class Task(BaseModel):
     labels: tuple[str, ...] | None = None
     templates: str
     metric: Literal["accuracy", "macro_f1"] = "accuracy"
-    fields: dict[str, Annotated[Column, BeforeValidator(_as_column)]]
+    fields: dict[Annotated[str, AfterValidator(_check_field_name)], Annotated[Column, BeforeValidator(_as_column)]]
     data: Source
 
     @model_validator(mode="after")
@@ -150,21 +177,24 @@ def load_task(name: str | Path) -> Task:
         raise TaskError(f"unknown task {str(name)!r}; known: {', '.join(known)}.{nearest(str(name), known)}")
     try:
         content = path.read_bytes()
-        settings = tomllib.loads(content.decode("utf-8"))
+        text = content.decode("utf-8-sig")  # editors may write a byte order mark first
+        settings = tomllib.loads(text)
     except FileNotFoundError as error:
         raise TaskError(f"{path}: no such task file; give a name from `promptkit list` or a path") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TaskError(f"{_place(path, error)}: {error}") from error
+    except RecursionError as error:
+        raise TaskError(f"{display_path(path)}: is nested too deeply to be read; a task file has two levels") from error
     if "tasks" in settings:
         raise TaskError(f"{display_path(path)}: is a mixture of tasks, which only `promptkit build` takes; name a task")
     reserved = {"name": path.stem, "path": path, "hash": hashlib.sha256(content).hexdigest()}
     for key in reserved:
         if key in settings:
-            raise TaskError(f"{display_path(path)}:{_line(content, key)}: {key!r} is not a setting of a task file")
+            raise TaskError(f"{_find_place(path, text, (key,))}: {key!r} is not a setting of a task file")
     try:
         return Task.model_validate({**settings, **reserved})
     except ValidationError as error:
-        raise TaskError(_explain(path, content, error)) from error
+        raise TaskError(_explain(path, text, error)) from error
 
 
 def _place(path: Path, error: Exception) -> str:
@@ -172,16 +202,29 @@ def _place(path: Path, error: Exception) -> str:
     return f"{display_path(path)}:{line.group(1)}" if line else display_path(path)
 
 
-def _line(content: bytes, key: str) -> int:
-    pattern = re.compile(rf"\s*\[?\s*\"?{re.escape(key)}\"?\s*[=\]]")
-    lines = content.decode("utf-8").splitlines()
-    return next((number for number, line in enumerate(lines, 1) if pattern.match(line)), 1)
+def _find_place(path: Path, text: str, keys: Sequence[str]) -> str:
+    """Return the file and the line where the innermost of `keys` that stands on a line of its own is set."""
+    lines: dict[tuple[str, ...], int] = {}
+    header: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if found := re.match(r"\s*\[+([^\[\],=]+)\]", line):
+            header = _split_key(found[1])
+            lines.setdefault(header, number)
+        elif found := re.match(r"([^=#\[\]{},]+)=", line):
+            lines.setdefault((*header, *_split_key(found[1])), number)
+    known = [tuple(keys[:count]) for count in range(len(keys), 0, -1)]
+    number = next((lines[key] for key in known if key in lines), 0)
+    return f"{display_path(path)}:{number}" if number else display_path(path)
 
 
-def _explain(path: Path, content: bytes, error: ValidationError) -> str:
-    first = error.errors()[0]
-    keys = [str(key) for key in first["loc"]]
-    place = f"{display_path(path)}:{_line(content, keys[-1])}" if keys else display_path(path)
+def _split_key(text: str) -> tuple[str, ...]:
+    return tuple(part.strip(" \t\"'") for part in text.split("."))
+
+
+def _explain(path: Path, text: str, error: ValidationError) -> str:
+    # What is misspelt comes before what is missing for it.
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    keys = [str(key) for key in first["loc"] if key != "[key]"]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         allowed = _allowed(keys)
@@ -190,7 +233,8 @@ def _explain(path: Path, content: bytes, error: ValidationError) -> str:
         message = f"{'.'.join(keys)!r} is missing"
     elif keys:
         message = f"{'.'.join(keys)}: {message}"
-    return f"{place}: {message}"
+    found = "" if first["type"] in ("extra_forbidden", "missing", "value_error") else f", got {first['input']!r:.60}"
+    return f"{_find_place(path, text, keys)}: {message}{found}"
 
 
 def _allowed(keys: list[str]) -> list[str]:

@@ -12,14 +12,15 @@ from typing import Any
 
 import jinja2
 import regex
-from jinja2 import meta, nodes
+from jinja2 import nodes
 from jinja2.runtime import Macro
 
 from promptkit.errors import TemplateError, nearest
+from promptkit.imports import Source, parse_all
 from promptkit.library import display_path, find_names, search_folders
 from promptkit.record import Record
-from promptkit.sandbox import RENDER_ERRORS, Rewrite, explain_render_error, folder_loader, make_environment, parse
-from promptkit.task import RESERVED, Task
+from promptkit.sandbox import RENDER_ERRORS, Rewrite, explain_render_error, folder_loader, make_environment
+from promptkit.task import Task
 
 #: The parts of a template, in the order in which they stand in a prompt.
 PARTS = ("instruction", "input", "rationale", "target")
@@ -65,14 +66,6 @@ class Part:
             return self.call(**dict(zip(filled, values, strict=True)))
 
         return replace(self, arguments=filled, call=call)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file that a template is made of: where it was read, and what it said then."""
-
-    path: Path
-    text: str
 
 
 @dataclass(frozen=True)
@@ -276,12 +269,11 @@ def rewrite_template(template: Template, rewrite: Rewrite | None) -> Template:
 
 
 def _assemble(environment: jinja2.Environment, file: str, name: str) -> Template:
-    sources: dict[str, Source] = {}
-    trees: dict[str, nodes.Template] = {}
-    path = _parse_all(environment, file, sources, trees)
-    variables = _run(environment, file)
+    sources, trees = parse_all(environment, file)
+    path = sources[file].path
+    variables = _run(environment, file, path)
     settings = _settings(variables, path)
-    parts = _parts(variables, path, trees)
+    parts = _parts(variables, path, {str(source.path): trees[name] for name, source in sources.items()})
     first_line = sources[file].text.split("#}")[0]
     description = first_line[2:].strip() if first_line.startswith("{#") else ""
     settings.setdefault("max_tokens", _MAX_TOKENS["rationale" in parts])
@@ -313,31 +305,7 @@ def _locate(name: str) -> tuple[tuple[Path, ...], str, str]:
     return folders, f"{name}.jinja", name
 
 
-def _parse_all(
-    environment: jinja2.Environment,
-    file: str,
-    sources: dict[str, Source],
-    trees: dict[str, nodes.Template],
-    importing: tuple[str, ...] = (),
-) -> Path:
-    """Parse `file` and everything it imports; return its path."""
-    source, path, tree = parse(environment, file)
-    if file in importing:
-        circle = " imports ".join((*importing[importing.index(file) :], file))
-        raise TemplateError(f"{display_path(path)}: templates import each other in a circle: {circle}")
-    sources[file], trees[str(path)] = Source(path, source), tree
-    for imported in meta.find_referenced_templates(tree):
-        if imported is None:
-            raise TemplateError(f"{display_path(path)}: imports must name their file as plain text")
-        if imported not in sources or imported in (*importing, file):
-            try:
-                _parse_all(environment, imported, sources, trees, (*importing, file))
-            except TemplateError as error:
-                raise TemplateError(f"{display_path(path)} imports {imported!r}: {error}") from error
-    return path
-
-
-def _run(environment: jinja2.Environment, file: str) -> dict[str, Any]:
+def _run(environment: jinja2.Environment, file: str, path: Path) -> dict[str, Any]:
     """Run the file's top level; return what it defines, including names it imported with `from`."""
     try:
         template = environment.get_template(file)
@@ -345,7 +313,7 @@ def _run(environment: jinja2.Environment, file: str) -> dict[str, Any]:
         for _ in template.root_render_func(context):
             pass
     except RENDER_ERRORS as error:
-        raise explain_render_error(error, "top level") from error
+        raise explain_render_error(error, "top level", path) from error
     return context.vars
 
 
@@ -430,7 +398,7 @@ def _fit(part: Part, task: Task) -> Part:
     for name in part.arguments:
         if name in allowed:
             continue
-        if name in RESERVED and part.name == "input":
+        if name in ("label", "rationale") and part.name == "input":
             raise TemplateError(f"{part.place}: input must not take {name!r}: a query would show its own answer")
         if name in part.required:
             raise TemplateError(

@@ -41,7 +41,28 @@ def test_unknown_task_suggests_the_nearest(project: Project) -> None:
         ('text = "sentence"', 'text = "sentence', r"films.toml:6: Illegal character"),
         ('path = "nobody/films"', "", "give either `path` or `generator`"),
         ('"positive"]', '"negative"]', "`labels` must be two or more different names"),
-        ('train = "train"', "train = 12", "`train` must be a split's name, got 12"),
+        ('train = "train"', "train = 12", "films.toml:9: data: `train` must be a split's name, got 12"),
+        (
+            'text = "sentence"',
+            'text = {colum = "sentence"}',
+            r"films.toml:6: unknown setting 'colum'; allowed: column, after, before, remove\. Did you mean 'column'\?",
+        ),
+        ('text = "sentence"', 'text = {after = "x"}', r"films.toml:6: 'fields.text.column' is missing"),
+        ('"positive"]', "1]", r"films.toml:2: labels.1: .*valid string, got 1"),
+        ('"positive"]', "\n1,\n]", r"films.toml:2: labels.1: .*valid string, got 1"),
+        ('test = "validation"', "test = 1.5", r"films.toml:12: data.test.*got 1.5"),
+        (
+            'label = "label"',
+            'label = "label"\nlabels = "x"',
+            "films.toml:8: fields.labels: the name is taken: templates",
+        ),
+        ('text = "sentence"', 'index = "sentence"', "films.toml:6: fields.index: the name is taken: templates get"),
+        (
+            'label = "label"',
+            'label = {column = "label", remove = "(("}',
+            r"films.toml:7: fields.label.remove: '\(\(' is no regular expression: missing \), unterminated subpattern",
+        ),
+        ('"positive"]', '"positive"]\nextra = ' + "[" * 3000 + "]" * 3000, "films.toml: is nested too deeply"),
     ],
 )
 def test_wrong_task_file_names_file_and_line(project: Project, old: str, new: str, message: str) -> None:
@@ -49,6 +70,28 @@ def test_wrong_task_file_names_file_and_line(project: Project, old: str, new: st
     assert old in TASK
     project.write("tasks/films.toml", TASK.replace(old, new))
     with pytest.raises(TaskError, match=message):
+        load_task("films")
+
+
+def test_lines_are_told_however_the_file_is_laid_out(project: Project) -> None:
+    """Tables of their own, dotted keys and quoted keys are found as well."""
+    fields = '[fields]\ntext = "sentence"\nlabel = "label"\n'
+    table = '[fields.label]\ncolumn = "label"\n\n[fields.text]\nafter = "column = 1"\nbefor = "x"\n'
+    project.write("tasks/films.toml", TASK.replace(fields, table))
+    with pytest.raises(TaskError, match=r"films.toml:10: unknown setting 'befor'.* Did you mean 'before'\?"):
+        load_task("films")
+    dotted = 'fields."text".column = "sentence"\nfields.label.column = "label"\nfields.label.remve = "x"\n'
+    project.write("tasks/films.toml", TASK.replace(fields, dotted))
+    with pytest.raises(TaskError, match=r"films.toml:7: unknown setting 'remve'.* Did you mean 'remove'\?"):
+        load_task("films")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(project: Project) -> None:
+    """Editors that write one at the beginning change nothing; lines are told as before."""
+    project.write("tasks/films.toml", b"\xef\xbb\xbf" + TASK.encode())
+    assert load_task("films").description == "Movie-review sentences, positive or negative"
+    project.write("tasks/films.toml", b"\xef\xbb\xbf" + TASK.replace("description", "descripton").encode())
+    with pytest.raises(TaskError, match=r"films.toml:1: unknown setting 'descripton'"):
         load_task("films")
 
 

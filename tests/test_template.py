@@ -155,6 +155,17 @@ def test_settings_are_checked(project: Project, setting: str, message: str) -> N
         bind(project, TEMPLATE + setting)
 
 
+@pytest.mark.parametrize("name", ["choices", "id", "index", "title"])
+def test_only_the_answer_is_kept_from_the_input(project: Project, name: str) -> None:
+    """What would not show the answer is treated as any name the task lacks: an error, or left to its default."""
+    with pytest.raises(TemplateError, match=rf":6: input asks for '{name}', which task 'films' does not give it"):
+        bind(project, TEMPLATE.replace("input(text)", f"input(text, {name})"))
+    assert bind(project, TEMPLATE.replace("input(text)", f"input(text, {name}=none)")).input(RECORD)
+    for answer in ("label", "rationale=none"):
+        with pytest.raises(TemplateError, match=r":6: input must not take .*: a query would show its own answer"):
+            bind(project, TEMPLATE.replace("input(text)", f"input(text, {answer})"))
+
+
 def test_free_text_needs_a_way_to_read_the_answer(project: Project) -> None:
     """A template for a free-text task must say how its answer is read."""
     project.write("tasks/films.toml", TASK.replace('labels = ["negative", "positive"]\n', ""))
