@@ -108,6 +108,10 @@ class StudySettings:
     forms: tuple[Form, ...] = ()
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            values = getattr(self, each.name)
+            if each.name != "forms" and isinstance(values, tuple):  # a value given twice is one
+                object.__setattr__(self, each.name, tuple(dict.fromkeys(values)))
         for method in self.methods:
             if method not in METHODS:
                 raise PromptkitError(

@@ -16,13 +16,15 @@ MAX_SIZE = 10_000_000
 #: The filters whose result can be longer than what they are given, beyond a small factor.
 GROWING = ("batch", "center", "format", "indent", "replace", "round", "slice", "tojson", "wordwrap")
 
+_SIZED = (str, bytes, list, tuple)  # a union of types, made anew for every row, takes as long as the row
 _CONVERSION = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d+)?(?:\.(\*|\d+))?")
 
 
 def check_size(value: Any) -> Any:
     """Return `value`; raises SecurityError for a text, list or number beyond the limits."""
-    if isinstance(value, str | bytes | list | tuple):
-        _check_length(len(value))
+    if isinstance(value, _SIZED):
+        if len(value) > MAX_SIZE:
+            _check_length(len(value))
     elif isinstance(value, int) and value.bit_length() > MAX_REPEAT:
         raise SecurityError(f"numbers beyond {MAX_REPEAT} bits are not allowed")
     return value

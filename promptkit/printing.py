@@ -13,6 +13,7 @@ from jinja2.filters import make_attrgetter
 from promptkit.limits import GROWING, check_filter, check_join, check_size
 
 Filter = Callable[..., Any]
+_PRINTED = (int, float, Number, jinja2.Undefined)  # what is not defined says so when it becomes text
 #: Filters of Jinja2 whose result would be used up after its first use, and be empty for the next record.
 _LAZY = ("batch", "items", "map", "reject", "rejectattr", "reverse", "select", "selectattr", "slice", "unique")
 
@@ -21,7 +22,7 @@ def check_printed(value: Any) -> Any:
     """Return what a template prints; raises TypeError for what has no text of its own but Python's notation."""
     if isinstance(value, str):
         return value
-    if isinstance(value, Number | jinja2.Undefined):  # what is not defined says so when it becomes text
+    if isinstance(value, _PRINTED):
         return value
     if value is None:
         raise TypeError("prints none, such as a null of the data; put `{% if … is not none %}` around it")

@@ -23,7 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 
 from promptkit.errors import TemplateError, nearest
 from promptkit.library import display_path
-from promptkit.limits import check_method, check_operands, check_size, check_specification
+from promptkit.limits import MAX_SIZE, check_method, check_operands, check_size, check_specification
 from promptkit.printing import check_printed, make_filters
 
 # Jinja2's lexer turns every line ending into "\n". Carriage returns travel through it as these characters, which
@@ -115,15 +115,18 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
         """Return what a macro, a block or `~` puts together."""
-        return check_size("".join(parts))
+        text = "".join(parts)
+        return text if len(text) <= MAX_SIZE else check_size(text)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        check_operands(operator, left, right)
+        if operator != "+":
+            check_operands(operator, left, right)
         return check_size(super().call_binop(context, operator, left, right))
 
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(function, BuiltinMethodType):
-            check_method(function, (*args, *kwargs.values()))
+        if not isinstance(function, BuiltinMethodType):  # macros are limited by `concat`
+            return super().call(context, function, *args, **kwargs)
+        check_method(function, (*args, *kwargs.values()))
         return check_size(super().call(context, function, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:

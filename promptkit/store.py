@@ -21,7 +21,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -50,13 +50,15 @@ class Run:
     """A run folder, opened with `Run.open`.
 
     Specs, settings and results are JSON. A spec names everything that its result depends on, hashes
-    of template, task, records and model included; nothing else may be in either.
+    of template, task, records and model included; nothing else may be in either. `sizes` says for the
+    hash of test records (`test` in a spec) how many they are, and so how many predictions a cell has.
     """
 
     folder: Path
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: Path, settings: Mapping[str, JSON]) -> Run:
+    def open(cls, folder: Path, settings: Mapping[str, JSON], sizes: Mapping[str, int] | None = None) -> Run:
         """Return the run in `folder`, new or resumed; its settings and versions must be equal then.
 
         Raises RunError where the folder holds something else, another run, or cannot be written.
@@ -68,15 +70,15 @@ class Run:
         else:
             write_whole(folder / "run.json", _canonical(wanted, folder, indent=2) + b"\n")
         _remove_leftovers(folder)
-        return cls(folder)
+        return cls(folder, sizes or {})
 
     def load(self, spec: Mapping[str, JSON]) -> dict[str, Any] | None:
         """Return the result saved for `spec`, None where it is still to be computed.
 
-        Raises RunError for a file that was not written by `save`.
+        Raises RunError for a file that was not written by `save`, and for one with too few or too many predictions.
         """
         path = self._path("cells", spec)
-        return _read_cell(path, "result")[1] if path.exists() else None
+        return self._read_result(path)[1] if path.exists() else None
 
     def save(
         self,
@@ -101,7 +103,7 @@ class Run:
     def cells(self) -> Iterator[Cell]:
         """Yield all finished cells, in the order of their keys."""
         for path in sorted((self.folder / "cells").glob("[!.]*.json")):
-            yield Cell(*_read_cell(path, "result"))
+            yield Cell(*self._read_result(path))
 
     def adapter_folder(self, spec: Mapping[str, JSON]) -> Path:
         """Return where the adapter of `spec` is, or will be: whole, or not there at all."""
@@ -118,6 +120,15 @@ class Run:
         with _workplace(final) as folder:
             yield folder / "adapter"
             _move_folder(folder / "adapter", final)
+
+    def _read_result(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return (spec, result) of a cell file; a budget's part of a cell has as many predictions as `items`."""
+        spec, result = _read_cell(path, "result")
+        wanted = len(spec["items"]) if "items" in spec else self.sizes.get(str(spec.get("test")))
+        found = result.get("predictions")
+        if wanted is not None and found is not None and (not isinstance(found, list) or len(found) != wanted):
+            raise _damaged(path)
+        return spec, result
 
     def _path(self, kind: str, spec: Mapping[str, JSON]) -> Path:
         return self.folder / kind / f"{cell_key(spec)}.json"

@@ -107,7 +107,8 @@ class Study:
             for test in settings.tests
         }
         fixed = _fixed(task, settings, self.splits)
-        self.run = Run.open(Path(out) if out else default_folder(f"{task.name}-study", fixed), fixed)
+        sizes = {hash_records(each.test): len(each.test) for each in (self.splits, *self.away.values())}
+        self.run = Run.open(Path(out) if out else default_folder(f"{task.name}-study", fixed), fixed, sizes)
 
     def points(self, model: Model, search: Search = first_candidates) -> tuple[list[Point], list[list[Point]]]:
         """Return the cells for this model, and the same in bundles that are scored together.

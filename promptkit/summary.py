@@ -64,6 +64,11 @@ class Finished:
         return read_predictions(self.result)
 
     @property
+    def shown(self) -> float:
+        """The mean number of demonstrations in its prompts: k, less those dropped from prompts that were too long."""
+        return self.condition.k - float(self.result["dropped"]) / len(self.result["predictions"])
+
+    @property
     def labels(self) -> list[Answer]:
         """The right answers, in the order of the predictions."""
         return [row["label"] for row in self.result["predictions"]]
@@ -93,7 +98,12 @@ def summarize(
         "methods": [{**describe_method(task, group), "failed": count_failed(group, chance)} for group in groups],
         "paired": _paired(task, groups),
         "break_even": count_break_even(shape_of(model.network), groups),
-        "notes": [*splits.notes, *notes, *describe_notes(finished)],
+        "notes": [
+            *splits.notes,
+            *notes,
+            *describe_notes(finished),
+            *describe_dropped(finished, "the best prompt and its test"),
+        ],
     }
 
 
@@ -150,7 +160,10 @@ def describe_cell(task: Task, cell: Finished) -> dict[str, Any]:
 
 
 def describe_method(task: Task, cells: Sequence[Finished]) -> dict[str, Any]:
-    """Return the runs of one method together: mean, spread and interval, mean cost."""
+    """Return the runs of one method together: mean, spread and interval, mean cost.
+
+    `shown`, the mean number of demonstrations in a prompt, is there where some were dropped.
+    """
     right = [right_answers(cell.result) for cell in cells]
     figures = [summarize_cell(task, cell.result) for cell in cells]
     accuracy = summarize_runs([fmean(answers) for answers in right])
@@ -158,6 +171,7 @@ def describe_method(task: Task, cells: Sequence[Finished]) -> dict[str, Any]:
     first, sampled = cells[0], [cell.sampled for cell in cells]
     row: dict[str, Any] = {
         **name_condition(first),
+        **({"shown": fmean(cell.shown for cell in cells)} if any(cell.result["dropped"] for cell in cells) else {}),
         "runs": len(cells),
         "accuracy": {**accuracy.as_dict(), "ci95": bootstrap_interval(right, groups=sampled).as_list()},
         "macro_f1": _macro_f1(task, cells, [f["macro_f1"] for f in figures]) if task.labels else None,
@@ -181,8 +195,11 @@ def _macro_f1(task: Task, cells: Sequence[Finished], values: Sequence[float]) ->
 
 
 def _paired(task: Task, groups: Sequence[Sequence[Finished]]) -> dict[str, Any] | None:
-    """Compare the best prompt cell with the LoRA run of median accuracy, and with all LoRA runs' mean."""
-    prompts = [cell for group in groups for cell in group if cell.train_rows is None]
+    """Compare the best prompt cell with the LoRA run of median accuracy, and with all LoRA runs' mean.
+
+    Cells from whose prompts demonstrations were dropped are left out: they are not what their k says.
+    """
+    prompts = [cell for group in groups for cell in group if cell.train_rows is None and not cell.result["dropped"]]
     trained = trained_on_pool(groups)
     if not prompts or not trained:
         return None
@@ -210,13 +227,16 @@ def trained_on_pool(groups: Sequence[Sequence[Finished]]) -> Sequence[Finished]:
     return max(trained, key=lambda group: fmean(sum(right_answers(cell.result)) for cell in group), default=())
 
 
-def count_break_even(shape: Shape, groups: Sequence[Sequence[Finished]]) -> dict[str, Any]:
+def count_break_even(
+    shape: Shape, groups: Sequence[Sequence[Finished]], names: Mapping[str, Sequence[Finished]] | None = None
+) -> dict[str, Any]:
     """Return, per prompt condition, the test items from which one training on the pool is cheaper.
 
     The adapter is taken as merged, so its zero-shot prompts cost what the base model's do. Of demonstrations that are
     retrieved for each item, those from the largest pool count, and of their prompts only what is before them is
-    shared. `_with_trials`: training pays for all its seeds and their tests, prompting for all its draws. The first
-    condition of a method is keyed by the method's name; further ones say what differs.
+    shared. `_with_trials`: training pays for all its seeds and their tests, prompting for all its draws. `names` are
+    the prompt conditions by their names; where they are not given, the first condition of a method is keyed by the
+    method's name, and further ones say what differs.
     """
     trained = trained_on_pool(groups)
     if not trained:
@@ -225,14 +245,10 @@ def count_break_even(shape: Shape, groups: Sequence[Sequence[Finished]]) -> dict
     all_flops = sum(cell.cost.flops + (cell.train_cost.flops if cell.train_cost else 0.0) for cell in trained)
     adapter = _prompt_flops(shape, trained)
     counts: dict[str, Any] = {}
-    for group in prompted(groups):
+    for name, group in (_name_prompted(groups) if names is None else names).items():
         condition = group[0].condition
         prompt = _prompt_flops(shape, group, shared_prefix=_prefix_tokens(trained) if group[0].pool_rows else None)
         tried = sum(cell.cost.flops for cell in group)
-        template = condition.bound.template.name
-        shots = say_condition(group[0])
-        known = (condition.method, shots, f"{shots} {template}")
-        name = next(name for name in known if name not in counts and (name != known[0] or not group[0].pool_rows))
         once = prompt.once - adapter.once
         counts[name] = {
             "items": break_even(train_flops, prompt.recomputed, adapter.recomputed),
@@ -240,10 +256,20 @@ def count_break_even(shape: Shape, groups: Sequence[Sequence[Finished]]) -> dict
             "items_with_trials": break_even(all_flops, prompt.recomputed, adapter.recomputed, tried),
             "items_prefix_shared_with_trials": break_even(all_flops, prompt.shared, adapter.shared, once + tried),
             "k": condition.k,
-            "template": template,
+            "template": condition.bound.template.name,
             **({"retrieval": condition.draw.selection} if condition.draw and group[0].pool_rows else {}),
         }
     return counts
+
+
+def _name_prompted(groups: Sequence[Sequence[Finished]]) -> dict[str, Sequence[Finished]]:
+    named: dict[str, Sequence[Finished]] = {}
+    for group in prompted(groups):
+        shots = say_condition(group[0])
+        known = (group[0].condition.method, shots, f"{shots} {group[0].condition.bound.template.name}")
+        name = next(name for name in known if name not in named and (name != known[0] or not group[0].pool_rows))
+        named[name] = group
+    return named
 
 
 def prompted(groups: Sequence[Sequence[Finished]]) -> list[Sequence[Finished]]:
@@ -275,6 +301,13 @@ def _prefix_tokens(cells: Sequence[Finished]) -> float:
     """Return the mean tokens before the query."""
     prompt = fmean(cell.result["prompt_tokens"] for cell in cells)
     return prompt - min(fmean(cell.result["query_tokens"] for cell in cells), prompt)
+
+
+def describe_dropped(finished: Sequence[Finished], where: str) -> list[str]:
+    """Say which conditions lost demonstrations to the window, and `where` they are left out for that."""
+    names = dict.fromkeys(say_condition(cell) for cell in finished if cell.result["dropped"])
+    said = f"{', '.join(names)}: prompts show fewer demonstrations than k, so this is listed but left out of {where}"
+    return [said] if names else []
 
 
 def describe_notes(finished: Sequence[Finished]) -> list[str]:

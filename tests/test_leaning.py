@@ -12,13 +12,19 @@ from promptkit.stats.leaning import measure_repeats, share_labels
 
 def test_label_shares() -> None:
     """Every label has its predicted and its true share; unread answers come last."""
-    shares = share_labels([1, 1, None, 1, 7], [0, 1, 0, 0, 1])
+    shares = share_labels([[1, 1, None, 1, 7]], [0, 1, 0, 0, 1])
     assert [(each.label, each.predicted, each.true) for each in shares] == [
         (0, 0.0, 0.6), (1, 0.6, 0.4), (7, 0.2, 0.0), (None, 0.2, 0.0),
     ]  # fmt: skip
     assert shares[1].interval == wilson_interval(3, 5)
     with pytest.raises(StudyError, match="2 predictions and 1 labels were given"):
-        share_labels([1, 2], [1])
+        share_labels([[1, 2]], [1])
+
+
+def test_a_label_s_share_is_no_surer_for_equal_runs() -> None:
+    """Several runs that answer alike on the same items say as much of other items as one does."""
+    run, labels = [1, 1, 0, 1, 1, 0], [0, 1, 0, 1, 0, 1]
+    assert share_labels([run] * 5, labels) == share_labels([run], labels)
 
 
 def test_repeats_by_hand() -> None:
@@ -64,6 +70,20 @@ def test_no_pull_is_no_excess() -> None:
         interval = measure_repeats(answers, shown, groups=groups, resamples=200, seed=seed)[1].excess_interval
         held += interval.low <= 0 <= interval.high
     assert held >= 53
+
+
+def test_draws_that_show_the_same_are_no_certainty() -> None:
+    """Ten draws of a retrieval are one: the interval is for other items, as wide as with two of them."""
+    random = numpy.random.default_rng(0)
+    answers, shown = random.integers(0, 2, 30).tolist(), random.integers(0, 2, (30, 2)).tolist()
+
+    def excess(draws: int) -> Interval:
+        names = {"groups": [draw for draw in range(draws) for _ in range(30)], "items": [*range(30)] * draws}
+        return measure_repeats(answers * draws, shown * draws, **names)[1].excess_interval
+
+    assert excess(10).low < 0 < excess(10).high
+    assert excess(10).high - excess(10).low > 0.2
+    assert excess(10).as_list() == pytest.approx(excess(2).as_list(), abs=0.03)
 
 
 def test_one_draw_tells_nothing_apart() -> None:

@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 
+from promptkit.forms import Form
 from promptkit.models import Model
 from promptkit.outcome.words import describe_agreement, describe_best, describe_leaning
+from promptkit.report.numbers import gather_items
+from promptkit.report.plots import make_plots
+from promptkit.report.source import load_source, name_conditions
 from promptkit.score import score
 from promptkit.stats import mcnemar
 from promptkit.study import study
@@ -111,6 +115,8 @@ def test_sentences_say_what_is_sure() -> None:
     assert "told apart from 1 of" in sure[0]
     assert "Nearest" not in sure[0]
     assert describe_best(None) == []
+    equal = describe_best({**best, "rows": [{**row, "lead": 0.0}]})
+    assert equal == ["All 2 conditions are right equally often on these 200 items: none is best."]
     methods = [{"factors": {"k": "2"}, "leans": [{"label": 1, "predicted": 0.9, "true": 0.5}], "repeats": []}]
     assert describe_leaning(load_task("reviews"), methods) == [
         "The model leans to 'positive': 90 % of its answers, and right for 50 %."
@@ -120,6 +126,31 @@ def test_sentences_say_what_is_sure() -> None:
     ranks = {"kind": "model", "first": "a", "second": "b", "conditions": 24, "spearman": 0.05}
     ranks |= {"spearman_ci95": [-0.3, 0.4], "reversal": 0.141, "reversal_gap": 0.02}
     assert describe_agreement([ranks])[0].startswith("a and b rank 24 prompts with a correlation of 0.05 [-0.30, 0.40]")
+
+
+def test_conditions_without_all_their_demonstrations_are_compared_with_nothing(project: Project) -> None:
+    """What lost demonstrations to the window is listed with what it shows, and is in no test, share or level."""
+    short = saved(random_model(window=180), project.root / "short")
+    asked = {**GRID, "shots": (1, 2, 5), "draws": 2, "orders": ("given",), "overlong": "drop"}
+    form = Form(title="by k", rows=("k",), figures=("mean",))
+    result = study("films", model=short.name, forms=(form,), **asked)
+    one, two, five = result["methods"]
+    assert "shown" not in one | two
+    kept = [5 - cell["dropped"] / cell["n"] for cell in result["cells"] if cell["k"] == 5]
+    assert five["shown"] == pytest.approx(fmean(kept))
+    best = result["best"]
+    assert {best["best"]["k"], *(row["factors"]["k"] for row in best["rows"])} == {"1", "2"}
+    assert [level["value"] for level in result["levels"]["k"]] == ["1", "2"]
+    assert [row[0] for row in result["forms"][0]["rows"]] == ["1", "2", "5 (fewer shown)"]
+    (note,) = [note for note in result["notes"] if "left out" in note]
+    assert note.startswith("few-shot k=5: prompts show fewer demonstrations than k")
+    source = load_source(Path(result["run"]))
+    assert list(name_conditions(source.result).values())[2] == f"few-shot k=5 ({five['shown']:.1f} shown)"
+    shots = next(plot for plot in make_plots(source, gather_items(source)) if plot.name == "shots")
+    assert "k=2" in shots.description
+    assert "k=5" not in shots.description
+    alone = study("films", model=short.name, out="alone", **{**asked, "shots": (5,)})
+    assert (alone["best"], alone["factors"], alone["levels"]) == (None, [], {})
 
 
 def test_predictions_can_be_read_with_duckdb(small: Model) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from promptkit.report.numbers import (
     count_break_even,
     count_cells,
     count_conditions,
+    count_costs,
     count_items,
     count_orders,
     count_shares,
@@ -121,6 +123,25 @@ def test_records_that_flip_most_come_first(tmp_path: Path) -> None:
     assert r1.answers == (("positive", 6), ("negative", 2))
     row = next(row for row in read_csv(to_csv(count_items(items))) if row["id"] == "r1")
     assert row == {"id": "r1", "label": "positive", "cells": "8", "right": "0.75", "answers": "positive 6, negative 2"}
+
+
+def test_records_of_one_id_are_told_apart(tmp_path: Path) -> None:
+    """Each is a record of its own, in every cell the nth of its id."""
+    source = write_study(tmp_path / "run")
+    halved = [replace(each, ids=[f"r{item // 2}" for item in range(RECORDS)]) for each in source.answers]
+    items = gather_items(replace(source, answers=tuple(halved)))
+    assert len(items) == RECORDS
+    assert {item.cells for item in items} == {8}
+    told = {2 * int(item.id[1:]) + item.nth: item.right for item in items}
+    assert told == {int(item.id[1:]): item.right for item in gather_items(source)}
+
+
+def test_costs_are_of_the_records_asked(tmp_path: Path) -> None:
+    """Of a budget a cell was asked a part of the records, which its cost is divided by."""
+    source = write_study(tmp_path / "run")
+    cells = [{**cell, "n": 5} for cell in source.result["cells"]]
+    told = read_csv(to_csv(count_costs(replace(source, result={**source.result, "cells": cells}))))
+    assert [float(row["flop_per_item"]) for row in told] == [2e9 / 5, 4e9 / 5]
 
 
 def test_answers_are_told_by_their_words() -> None:

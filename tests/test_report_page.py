@@ -20,6 +20,7 @@ from promptkit.models import Model
 from promptkit.report.numbers import gather_items
 from promptkit.report.page import mark_whitespace
 from promptkit.report.plots import make_plots
+from promptkit.report.rebuild import reload_records, show_extremes
 from promptkit.report.source import load_source
 from promptkit.report.writing import write_report
 from promptkit.study import study
@@ -172,6 +173,20 @@ def test_best_and_worst_prompt_are_the_bytes_that_were_asked(project: Project) -
         assert text.rstrip("\n") == by_id[prompts[0].id]
 
 
+def test_a_prompt_of_a_budget_has_its_record_s_label_and_answer(small: Model) -> None:
+    """Where a budget did not ask the first test record, the first that it asked is shown, with what belongs to it."""
+    grid: dict[str, Any] = {"shots": (1, 2), "draws": 2, "orders": ("given",), "seed": 1, "budget": 10}
+    study("films", model=small.name, data="data", out="run", **grid)
+    source = load_source(Path("run"))
+    task, splits = reload_records(source, "data")
+    assert all(splits.test[0].id not in each.ids for each in source.answers)
+    for shown in show_extremes(source, task, splits):
+        assert shown.record in {each.ids[0] for each in source.answers}
+        record = next(record for record in splits.test if record.id == shown.record)
+        assert shown.label == (task.labels or ())[int(record.label or 0)]
+        assert "".join(text for _, text in shown.pieces).count(record.fields["text"]) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "data", "reason"),
     [
@@ -251,6 +266,30 @@ def test_verb_prints_the_tables_and_where_the_page_is(tmp_path: Path, monkeypatc
     assert all(Path(path).is_file() for path in result["report"]["numbers"])
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("cells", 0, "cost"), None, "cells.0.cost: input should be a valid"),
+        (("cells", 1, "n"), "20", "cells.1.n: input should be a valid integer"),
+        (("methods", 0, "accuracy"), {}, "methods.0.accuracy.mean: field required"),
+        (("records",), {}, "records.test: field required"),
+        (("levels",), [], "levels: input should be a valid dictionary"),
+        (("best",), {"of": "cells"}, "best.best: field required"),
+    ],
+)
+def test_an_edited_result_is_one_line(tmp_path: Path, place: tuple[Any, ...], value: Any, said: str) -> None:
+    """What a report cannot read is told with its place and file, not found out while drawing."""
+    write_study(tmp_path)
+    result = part = json.loads((tmp_path / "study.json").read_text())
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    (tmp_path / "study.json").write_text(json.dumps(result))
+    with pytest.raises(RunError, match=rf"study\.json: {said}[^\n]*; give the same command again") as caught:
+        write_report(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_folders_without_a_finished_run_are_refused(tmp_path: Path) -> None:
     """No run, a run of something else, one that is not finished or damaged: one line says what to do."""
     with pytest.raises(RunError, match=r"holds no run \(no run.json\)"):
@@ -267,7 +306,7 @@ def test_folders_without_a_finished_run_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"has 160 rows, study.json tells of 140"):
         write_report(folder)
     (folder / "study.json").write_text("{}")
-    with pytest.raises(RunError, match=r"study.json: has no break_even, cells, .*; give the same command again"):
+    with pytest.raises(RunError, match=r"study.json: task: field required; give the same command again"):
         write_report(folder)
     (folder / "study.json").write_text("{")
     with pytest.raises(RunError, match=r"study.json: is damaged"):

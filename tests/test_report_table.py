@@ -125,6 +125,23 @@ def test_spread_is_said() -> None:
     assert "seed of the training alone moves lora 4 rows from 58.8 to 65.5 %, by 6.8 points over 3 seeds" in text
 
 
+@pytest.mark.parametrize(
+    ("draws", "cause"),
+    [
+        ([{"seed": 0, "order": "given"}, {"seed": 1, "order": "given"}], "choice of demonstrations alone moves"),
+        ([{"seed": 0, "order": "3"}, {"seed": 0, "order": "5"}], "order of demonstrations alone moves"),
+        ([{"seed": 0, "order": "3"}, {"seed": 1, "order": "5"}], "choice and order of demonstrations alone move"),
+        ([{"seed": 0, "order": "shuffled"}, {"seed": 1, "order": "shuffled"}], "choice and order of demonstrations"),
+    ],
+)
+def test_spread_is_laid_to_what_varied(draws: list[dict[str, Any]], cause: str) -> None:
+    """Where only the order, or only the choice, differs among the draws, the other is not blamed."""
+    result = comparison()
+    for cell in result["cells"]:
+        cell["draw"] = draws[cell["draw"]["seed"] % 2]
+    assert f"The {cause}" in sentence(printed(result))
+
+
 def test_the_paired_test_is_said() -> None:
     """Who is ahead, by how much, how sure, and that the prompt was picked on these records."""
     text = sentence(printed(comparison()))

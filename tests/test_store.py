@@ -170,6 +170,22 @@ def test_a_damaged_cell_is_named(tmp_path: Path, content: bytes) -> None:
         list(run.cells())
 
 
+@pytest.mark.parametrize(
+    ("spec", "found"), [({"test": "ab"}, 2), ({"test": "ab", "items": [4]}, 3), ({"test": "ab"}, 4)]
+)
+def test_a_cell_of_another_length_is_damaged(tmp_path: Path, spec: dict[str, Any], found: int) -> None:
+    """Whole cells have a prediction per test record, parts of cells one per item."""
+    run = Run.open(tmp_path / "run", SETTINGS, {"ab": 3})
+    right = {"test": "ab", "k": 1}
+    run.save(right, {"predictions": [{}] * 3})
+    assert run.load(right)
+    run.save(spec, {"predictions": [{}] * found})
+    with pytest.raises(RunError, match="was damaged or edited from outside"):
+        run.load(spec)
+    with pytest.raises(RunError, match="was damaged or edited from outside"):
+        list(run.cells())
+
+
 def test_a_result_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     """NaN is no result, and no file is left of it."""
     run = Run.open(tmp_path / "run", SETTINGS)

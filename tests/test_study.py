@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from promptkit.errors import PromptkitError, SelectionError, TemplateError
+from promptkit.errors import PromptkitError, RunError, SelectionError, TemplateError
 from promptkit.grid import StudySettings, choose_orders, find_presets, load_settings
 from promptkit.models import Model
 from promptkit.order import permute
@@ -57,6 +57,36 @@ def test_every_training_of_a_study_is_a_cell(small: Model) -> None:
         ("lora", 2),
     ]
     assert result["break_even"]
+
+
+def test_conditions_of_one_method_have_each_their_break_even(small: Model) -> None:
+    """Where selection is all that differs, it names the counts."""
+    axes = {"methods": ("few-shot", "lora"), "selections": ("random", "balanced", "first", "bm25"), "seeds": 1}
+    result = study("films", model=small.name, **{**GRID, "draws": 1, "orders": ("given",), "epochs": 1, **axes})
+    further = [f"few-shot, selection {name}" for name in axes["selections"][1:]]
+    assert list(result["break_even"]) == ["few-shot", *further]
+
+
+def test_a_value_given_twice_is_one(small: Model) -> None:
+    """Repeated values of an axis make no further cells."""
+    axes = {"methods": ("few-shot", "few-shot"), "selections": ("random", "random"), "demo_labels": ("gold", "gold")}
+    more = {"shots": (2, 2), "labels": ("own", "own"), "models": (small.name, small.name)}
+    result = study("films", **{**GRID, "draws": 1, "orders": ("given", "given"), **axes, **more})
+    assert [method["runs"] for method in result["methods"]] == [1]
+    assert len(result["cells"]) == 1
+
+
+def test_a_cell_that_was_cut_is_named(small: Model) -> None:
+    """A cell with fewer predictions than there are records is damaged, which one line says."""
+    result = study("films", model=small.name, **GRID)
+    path = next(Path(result["run"]).glob("cells/*.json"))
+    cell = json.loads(path.read_text())
+    cell["result"]["predictions"].pop()
+    path.write_text(json.dumps(cell))
+    with pytest.raises(
+        RunError, match=rf"{path.name}: was damaged or edited from outside .*; delete it and start again"
+    ):
+        study("films", model=small.name, **GRID)
 
 
 def test_cells_that_share_work_are_scored_as_if_alone(small: Model) -> None:

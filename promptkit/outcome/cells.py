@@ -50,12 +50,28 @@ def fixed_factors(point: Point) -> dict[str, str]:
     return {axis: value for axis, value in point.factors.items() if axis not in VARIED}
 
 
+def condition_of(point: Point) -> tuple[tuple[str, str], ...]:
+    """Return the same, to look a condition up by."""
+    return tuple(fixed_factors(point).items())
+
+
 def group_methods(done: Sequence[Done]) -> list[list[Done]]:
     """Return the cells that differ in nothing but the draw, its order and the seed, together."""
     groups: dict[tuple[tuple[str, str], ...], list[Done]] = {}
     for each in done:
-        groups.setdefault(tuple(fixed_factors(each.point).items()), []).append(each)
+        groups.setdefault(condition_of(each.point), []).append(each)
     return list(groups.values())
+
+
+def leave_out_dropped(done: Sequence[Done]) -> list[Done]:
+    """Return the cells of the conditions whose prompts all show k demonstrations: others are not what their k says."""
+    short = find_dropped(done)
+    return [each for each in done if condition_of(each.point) not in short]
+
+
+def find_dropped(done: Sequence[Done]) -> set[tuple[tuple[str, str], ...]]:
+    """Return the conditions from some of whose prompts demonstrations were dropped."""
+    return {condition_of(each.point) for each in done if each.cell.result["dropped"]}
 
 
 def write_predictions(cells: Iterable[tuple[Point, Sequence[Mapping[str, Any]]]], path: Path) -> None:

@@ -19,11 +19,11 @@ def describe_labels(group: Sequence[Done]) -> list[dict[str, Any]]:
 
     A label is its index; None is an answer that could not be read.
     """
-    predicted = [row["predicted"] for each in group for row in each.cell.result["predictions"]]
-    labels = [label for each in group for label in each.cell.labels]
+    predicted = [[row["predicted"] for row in each.cell.result["predictions"]] for each in group]
+    shares = share_labels(predicted, group[0].cell.labels, groups=[each.cell.sampled for each in group])
     return [
         {"label": share.label, "predicted": share.predicted, "ci95": share.interval.as_list(), "true": share.true}
-        for share in share_labels(predicted, labels)
+        for share in shares
     ]
 
 
@@ -37,19 +37,22 @@ class Shown:
     def repeats(self, group: Sequence[Done]) -> list[dict[str, Any]]:
         """Return how often answers repeat the label of a demonstration: of any (None), the last (1), the one before …
 
-        Draws are told apart, so that intervals are for other choices. Nothing for cells without demonstrations, for
-        those from which some were dropped, for labels that are none of the task's, and where a model chose.
+        Draws and records are told apart, so that intervals are for other choices and other records. Nothing for cells
+        without demonstrations, for those from which some were dropped, for labels that are none of the task's, and
+        where a model chose.
         """
         if any(not _is_known(each) for each in group):
             return []
         predicted: list[Answer] = []
         shown: list[Sequence[Answer]] = []
         draws: list[str] = []
+        items: list[int] = []
         for each in group:
             rows = each.cell.result["predictions"]
             predicted += [row["predicted"] for row in rows]
             shown += self._labels(each)
             draws += [each.point.factors["draw"]] * len(rows)
+            items += range(len(rows))
         return [
             {
                 "from_end": repeat.from_end,
@@ -59,7 +62,7 @@ class Shown:
                 "ci95": repeat.excess_interval.as_list(),
                 "n": repeat.n,
             }
-            for repeat in measure_repeats(predicted, shown, groups=draws)
+            for repeat in measure_repeats(predicted, shown, groups=draws, items=items)
         ]
 
     def _labels(self, each: Done) -> list[Sequence[Answer]]:

@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit.errors import StudyError
 from promptkit.grid import AXES, NESTED, StudySettings
-from promptkit.outcome.cells import VARIED, Done, fixed_factors, group_methods, list_axes
+from promptkit.outcome.cells import VARIED, Done, fixed_factors, group_methods, leave_out_dropped, list_axes
 from promptkit.outcome.contrasts import compare_best, correlate_models, correlate_scores
 from promptkit.outcome.leaning import Shown, describe_labels
 from promptkit.outcome.tables import fill_forms
-from promptkit.outcome.words import describe_agreement, describe_best, describe_leaning
+from promptkit.outcome.words import describe_agreement, describe_best, describe_leaning, say_place
 from promptkit.splits import Splits
 from promptkit.stats import quantiles
 from promptkit.stats.variance import decompose_variance, describe_shares
-from promptkit.summary import count_break_even, describe_cell, describe_method, describe_notes, guess_accuracy
+from promptkit.summary import (
+    count_break_even,
+    describe_cell,
+    describe_dropped,
+    describe_method,
+    describe_notes,
+    guess_accuracy,
+)
 from promptkit.task import Task
 
 if TYPE_CHECKING:
@@ -46,19 +53,22 @@ def summarize_study(
 
     Beside what `compare` has: the axes and their levels, the shares of variance, the best condition tested against
     the others, what conditions lean to, how far models and scores agree, and the tables of the preset's paper.
+    Conditions from which demonstrations were dropped are listed and in the tables, and compared with nothing.
     """
-    shares, best = share_variance(done), compare_best(done)
-    agreement = [*correlate_models(done), *correlate_scores(done)]
+    compared = leave_out_dropped(done)
+    shares, best = share_variance(compared), compare_best(compared)
+    agreement = [*correlate_models(compared), *correlate_scores(compared)]
     methods = _methods(task, splits, done)
     said = [*shares["verdict"], *describe_best(best), *describe_agreement(agreement), *describe_leaning(task, methods)]
+    cells = [each.cell for each in done]
     return {
         **describe_study(task, model, settings, splits),
         "models": list(dict.fromkeys(each.point.factors["model"] for each in done)),
         "axes": {axis: list(values) for axis, values in list_axes(each.point for each in done).items()},
         "cells": [_cell(task, each) for each in done],
         "methods": methods,
-        "break_even": count_break_even_of(model, done),
-        "levels": describe_levels([(each.point.factors, each.accuracy) for each in done]),
+        "break_even": count_break_even_of(model, compared),
+        "levels": describe_levels([(each.point.factors, each.accuracy) for each in compared]),
         "quantiles": _quantiles([each.accuracy for each in done]),
         **shares,
         "verdict": said,
@@ -66,7 +76,11 @@ def summarize_study(
         "agreement": agreement,
         "forms": fill_forms(settings.forms, [*done, *away]),
         "away": [_cell(task, each) for each in away],
-        "notes": [*splits.notes, *describe_notes([each.cell for each in done])],
+        "notes": [
+            *splits.notes,
+            *describe_notes(cells),
+            *describe_dropped(cells, "the shares of variance, the tests, the levels and the break-even"),
+        ],
     }
 
 
@@ -153,4 +167,16 @@ def count_break_even_of(model: Model, done: Sequence[Done]) -> dict[str, Any]:
     from promptkit.cost import shape_of
 
     groups = [group for group in group_methods(done) if group[0].point.factors["model"] == model.name]
-    return count_break_even(shape_of(model.network), [[each.cell for each in group] for group in groups])
+    prompts = [group for group in groups if group[0].cell.train_rows is None]
+    names = {name: [each.cell for each in group] for name, group in _name_by_method(prompts).items()}
+    return count_break_even(shape_of(model.network), [[each.cell for each in group] for group in groups], names)
+
+
+def _name_by_method(groups: Sequence[Sequence[Done]]) -> dict[str, Sequence[Done]]:
+    """Return the groups by the name of their method; further groups of one by what sets them apart as well."""
+    named: dict[str, Sequence[Done]] = {}
+    for group in groups:
+        method, place = group[0].cell.condition.method, fixed_factors(group[0].point)
+        among = [fixed_factors(own[0].point) for own in groups if own[0].cell.condition.method == method]
+        named[f"{method}, {say_place(place, among)}" if method in named else method] = group
+    return named

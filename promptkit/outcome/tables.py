@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
 from promptkit.forms import FIGURES, ORDER_SEARCH, SCORE, SEARCHED, Form
+from promptkit.grid import Point
 from promptkit.metrics import correctness, macro_f1
-from promptkit.outcome.cells import Done
+from promptkit.outcome.cells import Done, condition_of, find_dropped
 from promptkit.stats import summarize
 
 #: What stands for a cell's place on an axis that it has none on.
@@ -33,13 +35,23 @@ def fill_forms(forms: Sequence[Form], done: Sequence[Done]) -> list[dict[str, An
     """Return every form that these cells can fill, and one on searched orders where no form shows them.
 
     A table is `title`, `header`, `kinds` (of the values of each column: text, percent, plus-minus, count) and `rows`;
-    shares are 0 to 1, plus-minus is [mean, std], and None stands where there is no such run.
+    shares are 0 to 1, plus-minus is [mean, std], and None stands where there is no such run. Beside a k stands
+    whether demonstrations were dropped from its prompts.
     """
-    asked = list(forms)
+    asked, done = list(forms), _mark_dropped(done)
     searched = any(each.point.picked for each in done)
     if searched and not any(ORDER_SEARCH in (*form.rows, *form.columns) for form in asked):
         asked.append(Form(**SEARCHED))
     return [table for form in asked if (table := _fill(form, done))]
+
+
+def _mark_dropped(done: Sequence[Done]) -> list[Done]:
+    short = find_dropped(done)
+    return [replace(each, point=_mark(each.point)) if condition_of(each.point) in short else each for each in done]
+
+
+def _mark(point: Point) -> Point:
+    return replace(point, factors={**point.factors, "k": f"{point.factors['k']} (fewer shown)"})
 
 
 def _fill(form: Form, done: Sequence[Done]) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from promptkit.task import Task
 _LEVEL = 0.05
 #: How many runners-up are named, and how far a share of predictions must be from that of the labels to be told.
 _NAMED, _LEANS = 3, 0.1
+_ROUNDING = 1e-9
 
 
 def describe_best(best: Mapping[str, Any] | None) -> list[str]:
@@ -17,6 +18,8 @@ def describe_best(best: Mapping[str, Any] | None) -> list[str]:
     if not best:
         return []
     rows, of = best["rows"], best["of"]
+    if all(row["lead"] < _ROUNDING for row in rows):
+        return [f"All {len(rows) + 1:,} {of} are right equally often on these {best['items']:,} items: none is best."]
     sure = sum(row["adjusted"] < _LEVEL for row in rows)
     nearest = sorted((row for row in rows if row["adjusted"] >= _LEVEL), key=lambda row: row["lead"])
     others = f"the {len(rows):,} others" if len(rows) > 1 else "the 1 other"
@@ -62,9 +65,13 @@ def describe_agreement(agreement: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def describe_leaning(task: Task, methods: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say which condition leans most to a label, and which repeats the last demonstration's label most."""
+    """Say which condition leans most to a label, and which repeats the last demonstration's label most.
+
+    Conditions from which demonstrations were dropped (those with `shown`) are not told of.
+    """
     names = task.labels or ()
-    leans = [(share["predicted"] - share["true"], share, method) for method in methods for share in _known(method)]
+    whole = [method for method in methods if "shown" not in method]
+    leans = [(share["predicted"] - share["true"], share, method) for method in whole for share in _known(method)]
     sentences = []
     if leans:
         excess, share, method = max(leans, key=lambda each: each[0])

@@ -15,17 +15,29 @@ def describe_spread(result: Result) -> list[str]:
     several = [method for method in result["methods"] if method["runs"] > 1]
     prompts = [method for method in several if method["method"] != "lora"]
     trained = [method for method in several if method["method"] == "lora"]
-    causes = [
-        ("The choice and order of demonstrations alone move", "draws", prompts),
-        ("The seed of the training alone moves", "seeds", trained),
-    ]
     return [
-        f"{cause} {_name(widest, result)} from {percent(widest['accuracy']['min'])} to "
+        f"{_say_cause(widest, result)} {_name(widest, result)} from {percent(widest['accuracy']['min'])} to "
         f"{percent(widest['accuracy']['max'])} %, by {percent(_range(widest))} points over "
         f"{widest['runs']} {runs}."
-        for cause, runs, methods in causes
+        for runs, methods in (("draws", prompts), ("seeds", trained))
         for widest in sorted(methods, key=_range)[-1:]
     ]
+
+
+def _say_cause(method: Result, result: Result) -> str:
+    """Return what its runs differ in, as the subject of a sentence."""
+    if method["method"] == "lora":
+        return "The seed of the training alone moves"
+    draws = [cell.get("draw") or {} for cell in result["cells"] if _same_condition(cell, method)]
+    seeds, orders = ({draw.get(key) for draw in draws} for key in ("seed", "order"))
+    if len(seeds) > 1:
+        mixed = len(orders) > 1 or "shuffled" in orders  # which every seed does in its own way
+        return f"The choice {'and order of demonstrations alone move' if mixed else 'of demonstrations alone moves'}"
+    return "The order of demonstrations alone moves"
+
+
+def _same_condition(cell: Result, method: Result) -> bool:
+    return all(cell.get(key) == method.get(key) for key in ("method", "template", "k", "train_rows", "pool_rows"))
 
 
 def describe_failed(result: Result) -> list[str]:
@@ -53,7 +65,7 @@ def _paired(result: Result) -> list[str]:
     paired = result.get("paired")
     if not paired:
         return []
-    tried = sum(cell["method"] != "lora" for cell in result["cells"])
+    tried = sum(cell["method"] != "lora" and not cell.get("dropped") for cell in result["cells"])
     prompt, lora, runs = _name(paired["prompt"], result), paired["lora"], paired.get("lora_runs", 1)
     trained = _name({**lora, "draw": None}, result) + f" (mean of {runs} seeds)" if runs > 1 else _name(lora, result)
     median = f" of the run of median accuracy ({draw_name(lora.get('draw'))})" if runs > 1 else ""

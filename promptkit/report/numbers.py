@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from promptkit.report.source import Answers, Source, cells_by_condition, condition_of, name_conditions, varying_axes
@@ -201,7 +202,10 @@ def ordered_conditions(result: Result) -> dict[tuple[tuple[str, str], ...], list
 
 def count_costs(source: Source) -> Numbers:
     """Return a row per condition: accuracy, what a record costs and what training costs once."""
-    names, records = name_conditions(source.result), source.result["records"]["test"]
+    names, cells = name_conditions(source.result), cells_by_condition(source.result)
+    records = {  # that a cell was asked: of a budget, a part of them
+        condition: fmean(cell["n"] for cell in own) for condition, own in cells.items()
+    }
     columns = (
         Column("condition", "condition"),
         Column("accuracy", "accuracy", "percent"),
@@ -213,8 +217,8 @@ def count_costs(source: Source) -> Numbers:
         (
             names[condition_of(each)],
             each["accuracy"]["mean"],
-            each["cost"]["flops"] / records,
-            each["cost"]["seconds"] / records,
+            each["cost"]["flops"] / records[condition_of(each)],
+            each["cost"]["seconds"] / records[condition_of(each)],
             each["train_cost"]["flops"] if each.get("train_cost") else None,
         )
         for each in source.result["methods"]
@@ -238,41 +242,56 @@ def count_break_even(source: Source) -> Numbers:
 
 @dataclass(frozen=True)
 class Item:
-    """One test record over all cells: the share of cells that are right, and what they answered how often."""
+    """One test record over all cells: the share of cells that are right, and what they answered how often.
+
+    `nth` tells records of one id apart: 0 for the first.
+    """
 
     id: str
     label: str
     right: float
     cells: int
     answers: tuple[tuple[str, int], ...]
+    nth: int = 0
 
 
 def gather_items(source: Source) -> list[Item]:
     """Return every test record over all cells, those that flip most first: the nearest to half right, half wrong."""
-    right: dict[str, list[bool]] = {}
-    said: dict[str, Counter[str | None]] = {}
-    labels: dict[str, str | None] = {}
+    right: dict[tuple[str, int], list[bool]] = {}
+    said: dict[tuple[str, int], Counter[str | None]] = {}
+    labels: dict[tuple[str, int], str | None] = {}
     for answers in source.answers:
-        for id_, label, predicted, is_right in _rows(answers):
-            right.setdefault(id_, []).append(is_right)
-            said.setdefault(id_, Counter())[predicted] += 1
-            labels[id_] = label
+        for place, label, predicted, is_right in _rows(answers):
+            right.setdefault(place, []).append(is_right)
+            said.setdefault(place, Counter())[predicted] += 1
+            labels[place] = label
     names = source.result.get("labels")
     items = [
         Item(
-            id_,
-            name_label(labels[id_], names),
+            place[0],
+            name_label(labels[place], names),
             sum(found) / len(found),
             len(found),
-            tuple((name_label(answer, names), count) for answer, count in said[id_].most_common()),
+            tuple((name_label(answer, names), count) for answer, count in said[place].most_common()),
+            place[1],
         )
-        for id_, found in right.items()
+        for place, found in right.items()
     ]
     return sorted(items, key=lambda item: (abs(item.right - 0.5), item.id))
 
 
-def _rows(answers: Answers) -> Iterable[tuple[str, str | None, str | None, bool]]:
-    return zip(answers.ids, answers.labels, answers.predicted, answers.right, strict=True)
+def _rows(answers: Answers) -> Iterable[tuple[tuple[str, int], str | None, str | None, bool]]:
+    return zip(number_ids(answers.ids), answers.labels, answers.predicted, answers.right, strict=True)
+
+
+def number_ids(ids: Iterable[str]) -> list[tuple[str, int]]:
+    """Return every id with the number of those like it before it, which tells records of one id apart."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for id_ in ids:
+        numbered.append((id_, seen[id_]))
+        seen[id_] += 1
+    return numbered
 
 
 def name_label(label: str | None, names: Sequence[str] | None) -> str:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Records that are shown as those that flip most, and rows of a table that stand on the page at most.
 FLIPPING, MOST_ROWS = 15, 2_000
+#: Test records' ids, and which of that id they are, into their texts.
+Texts = Mapping[tuple[str, int], str]
 _ROLES = ("system", "user", "assistant")
 
 
@@ -31,12 +33,12 @@ def render_page(
     tables: Mapping[str, Numbers],
     items: Sequence[Item],
     prompts: Sequence[Shown] | str,
-    texts: Mapping[str, str] | str,
+    texts: Texts | str,
 ) -> bytes:
     """Return the page as HTML in UTF-8.
 
-    `drawings` are plots and their SVG elements. `prompts` and `texts` (record id -> its text) are what could be
-    rebuilt, or why not. All text is escaped, and the page forbids scripts and anything from elsewhere.
+    `drawings` are plots and their SVG elements. `prompts` and `texts` are what could be rebuilt, or why not. All text
+    is escaped, and the page forbids scripts and anything from elsewhere.
     """
     from markupsafe import Markup
 

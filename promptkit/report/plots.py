@@ -157,10 +157,13 @@ def _plot_shots(source: Source) -> Plot | None:
 
 
 def _lines(result: Result) -> dict[str, list[Result]]:
-    """Return the conditions with two numbers of demonstrations or more, under the name of what else they are."""
+    """Return the conditions with two numbers of demonstrations or more, under the name of what else they are.
+
+    Those from which demonstrations were dropped are left out: they are not at their k.
+    """
     groups: dict[tuple[tuple[str, str], ...], list[Result]] = {}
     for method in result["methods"]:
-        if method.get("k"):
+        if method.get("k") and "shown" not in method:
             rest = tuple(item for item in condition_of(method) if item[0] != "k")
             groups.setdefault(rest, []).append(method)
     names = name_conditions(result)

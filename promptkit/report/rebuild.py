@@ -27,7 +27,7 @@ _NOT_ASKED = {"readings", "domain_seed", "sampling"}
 
 @dataclass(frozen=True)
 class Shown:
-    """A cell's prompt for the first test record: its pieces, (kind, text) each, what may follow, what was answered."""
+    """A cell's prompt for the first record that it was asked, in pieces (kind, text), and what was answered."""
 
     title: str
     condition: str
@@ -69,14 +69,15 @@ def reload_records(source: Source, data: str | Path | None) -> tuple[Task, Split
 
 
 def show_extremes(source: Source, task: Task, splits: Splits) -> list[Shown]:
-    """Return the prompts of the best and of the worst prompted cell, the first of equals, on the first test record.
+    """Return the prompts of the best and of the worst prompted cell, the first of equals, on the first record asked.
 
-    Raises PromptkitError where a cell's prompt cannot be rebuilt as it was.
+    Cells from whose prompts demonstrations were dropped are neither. Raises PromptkitError where a cell's prompt cannot
+    be rebuilt as it was.
     """
     cells = source.result["cells"]
-    prompted = [index for index, cell in enumerate(cells) if cell["method"] != "lora"]
+    prompted = [index for index, cell in enumerate(cells) if cell["method"] != "lora" and not cell.get("dropped")]
     if not prompted:
-        raise RunError("every cell is a trained one")
+        raise RunError("every cell is a trained one, or demonstrations were dropped from its prompts")
     best = max(prompted, key=lambda index: cells[index]["accuracy"])
     worst = min(prompted, key=lambda index: cells[index]["accuracy"])
     chosen = (
@@ -87,10 +88,10 @@ def show_extremes(source: Source, task: Task, splits: Splits) -> list[Shown]:
 
 def _show(source: Source, task: Task, splits: Splits, title: str, index: int) -> Shown:
     cell, spec, answers = source.result["cells"][index], source.specs[index], source.answers[index]
-    if cell.get("dropped"):
-        raise RunError("demonstrations were dropped from prompts that were too long")
     condition = _rebuild_condition(task, spec, cell["factors"])
-    query = splits.test[0]
+    query = next((record for record in splits.test if record.id == answers.ids[0]), None)  # a budget asks some of them
+    if query is None:
+        raise RunError(f"the record {answers.ids[0]!r}, which it was asked first, is no test record")
     place = ", ".join(f"{axis} {cell['factors'][axis]}" for axis in ("draw", "order") if axis in cell["factors"])
     labels = source.result.get("labels")
     return Shown(

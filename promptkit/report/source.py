@@ -12,6 +12,7 @@ from promptkit.errors import RunError
 from promptkit.metrics import correctness
 from promptkit.report.curve_table import describe_crossings
 from promptkit.report.findings import describe_methods, describe_spread
+from promptkit.report.shape import Comparison, Made, Study, check_shape
 from promptkit.report.wording import condition_name
 from promptkit.store import Run, cell_key
 
@@ -21,7 +22,7 @@ Result = Mapping[str, Any]
 VARIED = ("draw", "order", "seed")
 #: The file that holds a run's result, by the command that made the run.
 RESULT_FILES = {"study": "study.json", "compare": "compare.json"}
-_NEEDED = {"task", "model", "records", "cells", "methods", "break_even", "notes"}
+_SHAPES: dict[str, type[Comparison]] = {"study": Study, "compare": Comparison}
 _NAMED_BY_METHOD = ("method", "k", "train-size", "pool-rows")
 
 
@@ -57,7 +58,8 @@ def load_source(folder: Path) -> Source:
 
     Raises RunError for a folder that holds no run, a run that is not finished, and files that do not fit together.
     """
-    made = _read_object(folder / "run.json", f"{folder}: holds no run (no run.json); give the folder of a run")
+    made_at = folder / "run.json"
+    made = _read_object(made_at, f"{folder}: holds no run (no run.json); give the folder of a run")
     settings = made.get("settings")
     command = settings.get("command") if isinstance(settings, dict) else None
     if not isinstance(settings, dict) or command not in RESULT_FILES:
@@ -65,14 +67,14 @@ def load_source(folder: Path) -> Source:
     name = RESULT_FILES[str(command)]
     missing = f"{folder}: has no {name}, so its run is not finished; give the same `promptkit {command}` again"
     result = _read_object(folder / name, missing)
-    absent = sorted(_NEEDED - result.keys())
-    if absent or not result["cells"] or not result["methods"]:
-        raise RunError(f"{folder / name}: has no {', '.join(absent) or 'cells'}; give the same command again")
-    if any(cell.get("accuracy") is None for cell in result["cells"]):
+    check_shape(made_at, made, Made)
+    check_shape(folder / name, result, _SHAPES[str(command)])
+    if any(cell["accuracy"] is None for cell in result["cells"]):
         raise RunError(f"{folder / name}: its records have no labels, so there is no accuracy to report on")
     result = {**result, "run": str(folder), "figures": []}  # paths of where the run was made
     load = {"study": _load_study, "compare": _load_comparison}[str(command)]
-    return Source(folder, str(command), settings, made.get("versions") or {}, *load(folder, result))
+    run = Run(folder, {settings["test"]: result["records"]["test"]})
+    return Source(folder, str(command), settings, made.get("versions") or {}, *load(run, result))
 
 
 def _read_object(path: Path, missing: str) -> dict[str, Any]:
@@ -92,11 +94,11 @@ def _read_object(path: Path, missing: str) -> dict[str, Any]:
 Loaded = tuple[Result, tuple[Answers, ...], tuple[Mapping[str, Any], ...]]
 
 
-def _load_study(folder: Path, result: Result) -> Loaded:
+def _load_study(run: Run, result: Result) -> Loaded:
     sizes = [cell["n"] for cell in (*result["cells"], *result.get("away", ()))]
-    answers = _slice_predictions(folder / "predictions.parquet", sizes)[: len(result["cells"])]
+    answers = _slice_predictions(run.folder / "predictions.parquet", sizes)[: len(result["cells"])]
     specs = {}
-    for cell in Run(folder).cells():
+    for cell in run.cells():
         whole = {key: value for key, value in cell.spec.items() if key != "items"}  # a budget leaves parts of cells
         specs[cell_key(whole)] = whole
     return result, answers, tuple(specs.get(each.cell, {}) for each in answers)
@@ -122,11 +124,11 @@ def _slice_predictions(path: Path, sizes: Sequence[int]) -> tuple[Answers, ...]:
     return tuple(found)
 
 
-def _load_comparison(folder: Path, result: Result) -> Loaded:
+def _load_comparison(run: Run, result: Result) -> Loaded:
     """Return a comparison with a study's keys, its answers read from its cells."""
     there: dict[tuple[Any, ...], list[Any]] = {}
     trained = {}
-    cells = list(Run(folder).cells())
+    cells = list(run.cells())
     for cell in cells:
         if cell.spec.get("part") == "training":
             trained[cell_key({key: value for key, value in cell.spec.items() if key != "part"})] = cell.result["rows"]
@@ -138,7 +140,7 @@ def _load_comparison(folder: Path, result: Result) -> Loaded:
         candidates = there.get(_place(cell), [])
         if not candidates:
             raise RunError(
-                f"{folder / 'cells'}: the cell of {condition_name(cell)} is gone; give the same command again"
+                f"{run.folder / 'cells'}: the cell of {condition_name(cell)} is gone; give the same command again"
             )
         found.append(candidates.pop(0) if len(candidates) > 1 else candidates[0])
     answers = tuple(_answers(cell.spec, cell.result["predictions"]) for cell in found)

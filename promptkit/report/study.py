@@ -100,12 +100,20 @@ def _conditions(result: Result) -> list[dict[str, str]]:
     return [
         {
             **_place(method, result),
+            **_shown(method, result),
             "runs": str(method["runs"]),
             **_spread(method["accuracy"]),
             **_behind(method, result),
         }
         for method in result["methods"]
     ]
+
+
+def _shown(method: Result, result: Result) -> dict[str, str]:
+    """How many demonstrations its prompts show, where some of a condition were dropped."""
+    if not any("shown" in each for each in result["methods"]):
+        return {}
+    return {"shown": f"{method['shown']:.1f}" if "shown" in method else NOTHING}
 
 
 def _behind(method: Result, result: Result) -> dict[str, str]:
@@ -115,7 +123,7 @@ def _behind(method: Result, result: Result) -> dict[str, str]:
         return {}
     row = next((row for row in best["rows"] if row["factors"] == method["factors"]), None)
     if row is None:
-        return {"behind": "best", "p": NOTHING}
+        return {"behind": "best" if best["best"] == method["factors"] else NOTHING, "p": NOTHING}
     return {"behind": percent(row["lead"]), "p": p_value(row["adjusted"]).removeprefix("p = ").removeprefix("p ")}
 
 

@@ -21,13 +21,20 @@ Units = Sequence[tuple[float, str]]  # (size, name), the largest first
 
 
 def condition_name(condition: Mapping[str, Any]) -> str:
-    """Return `few-shot k=4`, `few-shot k=4 bm25 of 128`, `lora 1,000 rows` or the bare method: its name everywhere."""
+    """Return `few-shot k=4`, `few-shot k=4 bm25 of 128`, `lora 1,000 rows` or the bare method: its name everywhere.
+
+    Where demonstrations were dropped: `few-shot k=64 (30.2 shown)`.
+    """
     if condition.get("train_rows") is not None:
         return f"{condition['method']} {condition['train_rows']:,} rows"
     shots = f" k={condition['k']}" if condition.get("k") else ""
     retrieval = f" {condition['retrieval']}" if condition.get("retrieval") else ""
     pool = f" of {condition['pool_rows']:,}" if condition.get("pool_rows") else ""
-    return f"{condition['method']}{shots}{retrieval}{pool}"
+    return f"{condition['method']}{shots}{retrieval}{pool}{_say_shown(condition)}"
+
+
+def _say_shown(condition: Mapping[str, Any]) -> str:
+    return f" ({condition['shown']:.1f} shown)" if condition.get("k") and "shown" in condition else ""
 
 
 def with_largest_pool(conditions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

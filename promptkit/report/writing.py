@@ -14,7 +14,7 @@ from promptkit.report import numbers
 from promptkit.report.curve_numbers import count_curves
 from promptkit.report.folder import check_folder, write_folder
 from promptkit.report.numbers import Item, Numbers
-from promptkit.report.page import render_page
+from promptkit.report.page import Texts, render_page
 from promptkit.report.plots import make_plots
 from promptkit.report.rebuild import Shown, first_lines, reload_records, show_extremes
 from promptkit.report.rendering import render_plot
@@ -82,13 +82,14 @@ def make_tables(source: Source, items: Sequence[Item]) -> dict[str, Numbers]:
     return {table.name: table for table in made if table.rows}
 
 
-def _rebuild(source: Source, data: str | Path | None) -> tuple[Sequence[Shown] | str, Mapping[str, str] | str]:
+def _rebuild(source: Source, data: str | Path | None) -> tuple[Sequence[Shown] | str, Texts | str]:
     """Return the best and worst prompts and the records' texts, or for each why it cannot be shown."""
     try:
         task, splits = reload_records(source, data)
     except PromptkitError as error:
         return str(error), str(error)
-    texts = {record.id: first_lines(record) for record in splits.test}
+    places = numbers.number_ids(record.id for record in splits.test)
+    texts = {place: first_lines(record) for place, record in zip(places, splits.test, strict=True)}
     try:
         return show_extremes(source, task, splits), texts
     except PromptkitError as error:
