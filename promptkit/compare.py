@@ -66,7 +66,8 @@ def compare(
     )
     plan = list(plan_steps(task, chosen, methods, bounds, splits, loaded))
     asked = _asked(task, asked_for, splits, loaded, plan)
-    run = Run.open(Path(out) if out else default_folder(task.name, asked), asked)
+    sizes = {asked["test"]: len(splits.test)}
+    run = Run.open(Path(out) if out else default_folder(task.name, asked), asked, sizes)
     work = Work(loaded, splits, chosen, run, scorer or default_scorer(), trainer or default_trainer())
     plan, left_out = keep_fitting(plan, loaded, splits, work.is_done) if asked_for.skips else (plan, [])
     finished = list(work.run_all([[step] for step in plan], track or (lambda name: lambda done, total: None)))

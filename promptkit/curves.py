@@ -49,6 +49,11 @@ class Row:
         return first.train_rows or first.pool_rows or first.condition.k
 
     @property
+    def dropped(self) -> int:
+        """How many demonstrations were dropped from prompts beyond the window, over all runs."""
+        return sum(cell.result["dropped"] for cell in self.runs)
+
+    @property
     def line(self) -> tuple[str, str, str, int]:
         """What the points of one line have in common: retrieved demonstrations have a line for every number."""
         condition = self.runs[0].condition
@@ -137,7 +142,7 @@ def _point(row: Row, splits: Splits, shown: Shown) -> dict[str, Any]:
         "accuracy": row.method["accuracy"],
         "accuracies": [cell_accuracy(cell) for cell in row.runs],
         "failed": row.method["failed"],
-        "dropped": sum(cell.result["dropped"] for cell in row.runs),
+        "dropped": row.dropped,
         "cost": _cost(row.entry),
     }
 
@@ -166,10 +171,13 @@ def _cost(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _crossings(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return, per template that LoRA was trained with and per way of prompting, who is ahead at which size."""
+    """Return, per template that LoRA was trained with and per way of prompting, who is ahead at which size.
+
+    Prompts that lost demonstrations to the window do not compete: they are not what their k says.
+    """
     found = []
     for template in dict.fromkeys(row.line[2] for row in rows if row.kind == "trained"):
-        own = [row for row in rows if row.line[2] == template]
+        own = [row for row in rows if row.line[2] == template and not row.dropped]
         seen: list[list[Contest]] = []
         for family in FAMILIES:
             contests = _contests(own, family)

@@ -72,6 +72,7 @@ class Purse:
         self._cells[name], self._known[name] = (model, point), {}
         self._costs[name], self._asked[name] = [], set()
         if whole := self._run.load(point.spec):
+            _refuse_dropped(point, whole)
             self._known[name] = dict(enumerate(whole["predictions"]))
         return name
 
@@ -128,6 +129,7 @@ class Purse:
         self._take(name, items, result, measure)
 
     def _take(self, name: str, items: Sequence[int], result: Mapping[str, Any], measure: Mapping[str, Any]) -> None:
+        _refuse_dropped(self._cells[name][1], result)
         self._known[name].update(zip(items, result["predictions"], strict=True))
         counts = {key: result.get(key, 0) for key in ("tokens_prompted", "tokens_computed", "tokens_unique", "flops")}
         cost = Cost(**counts, **measure)
@@ -141,6 +143,15 @@ class Purse:
     def cost(self, name: str) -> Cost:
         """Return what the parts of a cell took together."""
         return sum(self._costs[name], Cost())
+
+
+def _refuse_dropped(point: Point, result: Mapping[str, Any]) -> None:
+    """Raise StudyError for a cell that lost demonstrations: a budget compares every cell with every other."""
+    if result["dropped"]:
+        raise StudyError(
+            f"prompts with k={point.condition.k} do not fit the window and lost demonstrations, which a budget cannot "
+            "compare with others: lower -k"
+        )
 
 
 def _margin(row: Mapping[str, Any]) -> float | None:

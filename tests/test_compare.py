@@ -238,6 +238,18 @@ def test_as_many_demonstrations_are_kept_as_fit(project: Project) -> None:
         assert length <= 128 < prompt_lengths(short, longer)[0]
 
 
+def test_a_cell_that_was_cut_is_named(small: Model) -> None:
+    """A cell with fewer predictions than records is damage from outside, not a finished cell."""
+    settings = {**SMALL, "methods": ("zero-shot",), "out": "run"}
+    compare("films", model=small.name, **settings)
+    (path,) = Path("run/cells").glob("*.json")
+    cell = json.loads(path.read_text())
+    cell["result"]["predictions"].pop()
+    path.write_text(json.dumps(cell))
+    with pytest.raises(RunError, match=f"{path.name}: was damaged or edited from outside"):
+        compare("films", model=small.name, **settings)
+
+
 def test_settings_out_of_range_are_explained(small: Model) -> None:
     """Unknown methods, too many shots and impossible numbers are one clear line each."""
     with pytest.raises(PromptkitError, match=r"unknown method 'few-shots'; known: .*Did you mean 'few-shot'\?"):

@@ -318,6 +318,21 @@ def test_shots_beyond_the_window_are_left_out_and_said(project: Project) -> None
     assert all(point["dropped"] > 0 for point in points)
 
 
+def test_points_without_all_their_demonstrations_compete_with_nothing(project: Project) -> None:
+    """What lost demonstrations to the window is drawn, but is neither the best prompt nor ahead of training."""
+    write_records(project)
+    short = saved(random_model(window=160), project.root / "short")
+    scorer = skilled_scorer(lambda method, rows, seed: 0.9 if rows in (2, 3, 4, 5) else 0.6)
+    settings = {**SMALL, "shots": (1, 6), "train_sizes": (8,), "limit": 10, "draws": 2}
+    result = compare("films", model=short.name, overlong="drop", scorer=scorer, **settings)
+    points = [point for line in result["curves"]["lines"] for point in line["points"] if line["kind"] != "trained"]
+    assert {point["k"] for point in points if point["dropped"]} == {6}
+    against = [size["prompt"] for crossing in result["curves"]["crossings"] for size in crossing["sizes"]]
+    assert against
+    assert 6 not in {prompt["k"] for prompt in against}
+    assert result["paired"]["prompt"]["k"] != 6
+
+
 def test_a_stopped_curve_goes_on_to_the_same_bytes(small: Model) -> None:
     """Stopped among the retrieved demonstrations and started again, a run ends with the cells of one that was not."""
     settings = {**SMALL, "methods": ("few-shot",), "limit": 4, "draws": 1, "train_sizes": (8, 16), "shots": (2,)}

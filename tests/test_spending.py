@@ -16,7 +16,10 @@ from promptkit.score import score
 from promptkit.spending import Budget, parse_budget
 from promptkit.store import Run
 from promptkit.study import study
+from tests.conftest import Project
 from tests.test_compare import bytes_of, small
+from tests.training_fakes import model as random_model
+from tests.training_fakes import saved
 
 __all__ = ["small"]  # a fixture
 
@@ -113,6 +116,13 @@ def test_what_the_folder_holds_is_not_computed(small: Model) -> None:
     study("films", model=small.name, out="other", budget=14, **GRID)
     again = study("films", model=small.name, out="other", scorer=never, budget=14, **GRID)
     assert again["budget"]["spread"] == pytest.approx(first["budget"]["spread"])
+
+
+def test_prompts_without_all_their_demonstrations_are_refused(project: Project) -> None:
+    """A budget compares all cells, so that none may show fewer demonstrations than its k says."""
+    short = saved(random_model(window=128), project.root / "short")
+    with pytest.raises(StudyError, match="prompts with k=5 do not fit the window and lost demonstrations"):
+        study("films", model=short.name, overlong="drop", budget=30, **{**GRID, "shots": (1, 5), "orders": ("given",)})
 
 
 def test_minutes_count_what_earlier_runs_took(small: Model) -> None:
