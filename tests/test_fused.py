@@ -80,6 +80,22 @@ def test_layer_in_bfloat16_is_close_to_peft_s_own() -> None:
     assert fused.lora_A["default"].weight.grad.dtype == torch.float32
 
 
+def test_small_steps_of_an_adapter_are_seen_in_bfloat16() -> None:
+    """What the weights of A, B differ by from their roundings to 16 bits is in the output and the input's gradient."""
+    fused = next(module for module in adapted(dtype=torch.bfloat16).modules() if isinstance(module, FusedLinear))
+    down, up = fused.lora_A["default"].weight, fused.lora_B["default"].weight
+    x, signs = torch.ones(1, 1, 32).bfloat16().requires_grad_(), torch.tensor([1.0, -1.0]).repeat(16)
+    torch.nn.init.zeros_(fused.get_base_layer().weight)
+    step = 1e-4  # less than half of a step in 16 bits from weights that cancel one another out
+    down.data[:] = 0.0625 * signs + step
+    up.data[:] = 0.0625 * signs[:, None] + step
+    out = fused(x)
+    (to_x,) = torch.autograd.grad(out.sum(), x)
+    narrow = 32 * step * fused.scale * down.shape[0]
+    torch.testing.assert_close(out[0, 0].float(), narrow * up[:, 0], rtol=0.02, atol=0)
+    torch.testing.assert_close(to_x[0, 0].float(), narrow * down[0], rtol=0.02, atol=0)
+
+
 @pytest.mark.parametrize("name", ["mlp", "input_layernorm"])
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 def test_activation_equals_transformers_own(kind: str, name: str) -> None:

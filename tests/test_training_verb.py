@@ -15,6 +15,7 @@ from promptkit.cli.main import cli
 from promptkit.errors import TrainError
 from promptkit.task import load_task
 from promptkit.train import precision, reporting, train
+from promptkit.train.batches import encode_pairs, read_pairs
 from promptkit.verbs import training
 from promptkit.verbs.templates import bind_matching
 from promptkit.verbs.training import train_source
@@ -97,6 +98,13 @@ def test_step_is_timed_in_both_formats() -> None:
     assert timing.seconds.keys() == {"float32", "bfloat16"}
     assert all(seconds > 0 for seconds in timing.seconds.values())
     assert fake.network.dtype == precision.torch.float32
+
+
+def test_step_that_was_held_up_does_not_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that waited for other work, however long, is not the time of its number format."""
+    took = iter([1.0, 4.0, 0.03])
+    monkeypatch.setattr(precision, "_step", lambda network, batch: next(took))
+    assert precision._time_step(model(), encode_pairs(model(), read_pairs(rows(8))), budget=0.0) == 0.03
 
 
 def test_stopped_training_keeps_its_number_format(

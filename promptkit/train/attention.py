@@ -110,16 +110,19 @@ def attend(
 
 
 class _Attention(torch.autograd.Function):
-    """Calls torch's CPU kernel on parts of the sequence that are views, and writes into one buffer."""
+    """Calls torch's CPU kernel on parts of the sequence that are views, and writes into one buffer.
+
+    All of it is computed in float32: of 16-bit states the kernel's backward takes several times as long, and rounds.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, scaling: float | None
     ) -> torch.Tensor:
         _, heads, columns, size = query.shape
-        found = query.new_empty(1, columns, heads, size)
+        wide = query.new_empty(1, columns, heads, size, dtype=torch.float32)
         sums = query.new_empty(1, columns, heads, dtype=torch.float32).transpose(1, 2)
-        read, written = (query, key, value), (found.transpose(1, 2), sums)
+        read, written = (query.float(), key.float(), value.float()), (wide.transpose(1, 2), sums)
         for views, causal in _parts(layout, read, written):
             (queries, _, _, out, before), (_, keys, values, _, _) = views
             own, own_sums = _forward(queries, keys, values, 0.0, causal, scale=scaling)
@@ -127,8 +130,9 @@ class _Attention(torch.autograd.Function):
                 out.copy_(own)
                 before.copy_(own_sums)
             else:
-                out.lerp_(own, torch.sigmoid(own_sums - before)[..., None].to(own.dtype))
+                out.lerp_(own, torch.sigmoid(own_sums - before)[..., None])
                 before.copy_(torch.logaddexp(before, own_sums))
+        found = wide.to(query.dtype)
         ctx.save_for_backward(query, key, value, found, sums)
         ctx.layout, ctx.scaling = layout, scaling
         return found
@@ -137,14 +141,14 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, found, sums = ctx.saved_tensors
-        gradients = [torch.zeros_like(states) for states in (query, key, value)]
-        read = (query, key, value, found.transpose(1, 2), sums, gradient.transpose(1, 2))
+        gradients = [torch.zeros_like(states, dtype=torch.float32) for states in (query, key, value)]
+        read = [states.float() for states in (query, key, value, found.transpose(1, 2), sums, gradient.transpose(1, 2))]
         for views, causal in _parts(ctx.layout, read, gradients):
             (queries, _, _, out, own, towards, to_query, _, _), (_, keys, values, _, _, _, _, to_key, to_value) = views
             parts = _backward(towards, queries, keys, values, out, own, 0.0, causal, scale=ctx.scaling)
             for buffer, part in zip((to_query, to_key, to_value), parts, strict=True):
                 buffer.add_(part)
-        return *gradients, None, None
+        return *(each.to(query.dtype) for each in gradients), None, None
 
 
 _Views = tuple[torch.Tensor, ...]

@@ -86,25 +86,26 @@ def list_parts(layers: Sequence[FusedLinear]) -> tuple[Any, ...]:
 class LowRankSums:
     """The layers behind what `list_parts` lists. T rows of states go in; `ranks` is the sum of all their ranks.
 
-    A and B are taken in the number format of W, their gradients are float32. B is turned, for which products with a
-    few columns are faster.
+    A and B are taken in the number format of W, and in two parts where that is coarser than theirs: as it is rounded,
+    many small steps of an adapter would be none or too long. Their gradients are float32. B is turned, for which
+    products with a few columns are faster.
     """
 
     def __init__(self, scalings: Sequence[float], tensors: Sequence[Any]) -> None:
         self.scalings = scalings
         self.weights, self.biases, downs, ups = (tensors[kind::_TENSORS] for kind in range(_TENSORS))
         dtype = self.weights[0].dtype
-        self.down = torch.cat(list(downs)).to(dtype)
-        self.ups = [up.t().to(dtype).contiguous() for up in ups]
+        self.down = _in_parts(torch.cat(list(downs)), dtype)
+        self.ups = [_in_parts(up.t(), dtype) for up in ups]
         self.ranks = [down.shape[0] for down in downs]
 
     def run(self, x: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return every sum [T, out], the low-rank product added in place, and the narrow states [T, ranks]."""
-        narrow = x @ self.down.t()
+        narrow = _add_parts(x @ self.down.t(), sum(self.ranks))
         sums = [multiply(x, weight.t()) for weight in self.weights]
         added = zip(sums, self.biases, self._split(narrow), self.ups, self.scalings, strict=True)
         for total, bias, states, up, scaling in added:
-            total.addmm_(states, up, alpha=scaling)
+            total.addmm_(_repeat(states, up), up, alpha=scaling)
             if bias is not None:
                 total.add_(bias)
         return sums, narrow
@@ -113,13 +114,14 @@ class LowRankSums:
         self, gradients: Sequence[torch.Tensor], x: torch.Tensor, narrow: torch.Tensor
     ) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
         """Return the gradients of each layer's A and B, and that of the narrow states."""
-        to_narrow, to_ups = torch.empty_like(narrow), []
-        columns = zip(self._split(narrow), self._split(to_narrow), strict=True)
-        for gradient, (states, towards), up, scaling in zip(gradients, columns, self.ups, self.scalings, strict=True):
-            torch.mm(gradient, up.t(), out=towards).mul_(scaling)
+        to_narrow, to_ups = [], []
+        given = zip(gradients, self._split(narrow), self.ups, self.scalings, self.ranks, strict=True)
+        for gradient, states, up, scaling, rank in given:
+            to_narrow.append(_add_parts(gradient @ up.t(), rank).mul_(scaling))
             to_ups.append(((states.t() @ gradient).t() * scaling).float())
-        to_downs = torch.split((to_narrow.t() @ x).float(), self.ranks)
-        return list(zip(to_downs, to_ups, strict=True)), to_narrow
+        together = torch.cat(to_narrow, dim=1)
+        to_downs = torch.split((together.t() @ x).float(), self.ranks)
+        return list(zip(to_downs, to_ups, strict=True)), together
 
     def run_back_to_input(self, gradients: Sequence[torch.Tensor], to_narrow: torch.Tensor) -> torch.Tensor:
         """Return the gradient [T, in] of the states."""
@@ -127,10 +129,26 @@ class LowRankSums:
         for gradient, weight in zip(gradients[1:], self.weights[1:], strict=True):
             for columns in _stretches(to_x):
                 to_x[:, columns].addmm_(gradient, weight[:, columns])
-        return to_x.addmm_(to_narrow, self.down)
+        return to_x.addmm_(_repeat(to_narrow, self.down), self.down)
 
     def _split(self, narrow: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return torch.split(narrow, self.ranks, dim=1)
+
+
+def _in_parts(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a matrix [rank, out] in its own format; in another, its rounding and below it the rest [2 rank, out]."""
+    rounded = matrix.to(dtype)
+    return matrix.contiguous() if dtype == matrix.dtype else torch.cat([rounded, (matrix - rounded).to(dtype)])
+
+
+def _add_parts(product: torch.Tensor, rank: int) -> torch.Tensor:
+    """Return `y M'` [T, rank] from `product`, what y [T, out] made of a matrix in parts."""
+    return product if product.shape[1] == rank else product[:, :rank] + product[:, rank:]
+
+
+def _repeat(states: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Return states [T, rank] once for each part of the matrix."""
+    return states if states.shape[1] == matrix.shape[0] else torch.cat([states, states], dim=1)
 
 
 def multiply(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

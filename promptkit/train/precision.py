@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 #: bfloat16 has 8 bits of precision: it has to save more than the noise of the clock to be worth it.
 WORTH = 0.9
 _ROWS = 8
+_STEPS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,12 @@ class Timing:
 
 
 def choose_dtype(model: Model, pairs: Iterable[Pair | Mapping[str, Any]], *, chat: bool = False) -> Timing:
-    """Time a training step of a float32 model in float32 and in bfloat16, for half a second each, and choose.
+    """Time a training step of a float32 model in float32 and in bfloat16, and choose.
 
-    The rows are those of the middling length. bfloat16 is taken where its step takes less than `WORTH` of float32's:
-    on CPUs and GPUs that compute in it. What is chosen depends on the machine and its moment; to get the same
-    bytes again, ask for the format by name. Raises DataError and TrainError as `train` does.
+    Either is run for half a second, and twice at least, on the rows of the middling length. bfloat16 is taken where its
+    step takes less than `WORTH` of float32's: on CPUs and GPUs that compute in it. What is chosen depends on the
+    machine and its moment; to get the same bytes again, ask for the format by name. Raises DataError and TrainError as
+    `train` does.
     """
     rows = sorted(encode_pairs(model, read_pairs(pairs, chat=chat), chat=chat), key=lambda row: row.length)
     first = max(0, len(rows) // 2 - _ROWS // 2)
@@ -50,16 +52,19 @@ def choose_dtype(model: Model, pairs: Iterable[Pair | Mapping[str, Any]], *, cha
 
 
 def _time_step(model: Model, rows: Sequence[Row], budget: float = 0.5) -> float:
-    """Return the seconds of the fastest of some steps, forward and backward, after one that does not count."""
+    """Return the seconds of the fastest of some steps, forward and backward, after one that does not count.
+
+    Two count at least: a machine that is busy with other work holds a single one up for seconds.
+    """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.enable_grad():
         network = wrap(model, _SETTINGS)
         batch = choose_collation(replace(model, network=network), rows, len(rows)).collate(rows)
         moved = {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in batch.items()}
         _step(network, moved)
-        fastest, started = float("inf"), time.perf_counter()
-        while time.perf_counter() - started < budget:
-            fastest = min(fastest, _step(network, moved))
-    return fastest
+        started, steps = time.perf_counter(), [_step(network, moved)]
+        while len(steps) < _STEPS or time.perf_counter() - started < budget:
+            steps.append(_step(network, moved))
+    return min(steps)
 
 
 def _step(network: torch.nn.Module, batch: Any) -> float:

@@ -1,10 +1,11 @@
 """Seconds per step and peak memory of promptkit's LoRA training beside transformers.Trainer + peft, and beside TRL.
 
     python tests/benchmarks/bench_train.py [--shape tiny|135m|150k] [--batch 16] [--steps 8]
-        [--task sst2 --data my/sst2] [--peer-python VENV/bin/python] [--dtype bfloat16]
+        [--task sst2 --data my/sst2] [--peer-python VENV/bin/python] [--dtype auto]
 
 All train the same network with random weights on the same rows of a task, with the same rank, first weights, batches,
-optimizer and learning rates. `Trainer + peft` is what its documentation shows: labels of -100 on the prompt, padded
+optimizer and learning rates, in one number format: `auto` is that which `promptkit train --dtype auto` takes here.
+`Trainer + peft` is what its documentation shows: labels of -100 on the prompt, padded
 batches. `TRL` is SFTTrainer on tokenized rows, needs `--peer-python` with trl in it, and runs twice: as it comes, and
 without activation checkpointing, its best on a CPU. `promptkit` has the same rows in the same batches, `by length` its
 own batches. Each is a process of its own; they take turns, some steps at a time, and one more round before it that is
@@ -125,6 +126,16 @@ def build_pairs(options: argparse.Namespace) -> list[Any]:
     random.Random(0).shuffle(drawn)
     wanted = options.batch * options.all_steps
     return (drawn * (wanted // len(drawn) + 1))[:wanted]
+
+
+def choose_format(options: argparse.Namespace) -> None:
+    """Print the number format in which a step of promptkit's is the faster here."""
+    from promptkit.train.precision import choose_dtype
+
+    options.dtype, options.all_steps = "float32", 1
+    timing = choose_dtype(build_model(options), build_pairs(options))
+    print("seconds of a step of eight rows:", dict(timing.seconds), file=sys.stderr)
+    print(timing.dtype)
 
 
 def train_ours(options: argparse.Namespace, pace: Pace, *, by_length: bool) -> None:
@@ -252,7 +263,7 @@ class Contestant:
         self.name = name
         self.reports: list[dict[str, Any]] = []
         self.process = subprocess.Popen(
-            [python, __file__, *sys.argv[1:], "--worker", name],
+            [python, __file__, *sys.argv[1:], "--dtype", options.dtype, "--worker", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if options.verbose else subprocess.DEVNULL,
@@ -306,16 +317,23 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=8, help="steps that are counted")
     parser.add_argument("--block", type=int, default=2, help="steps per turn")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--peer-python", help="the Python of an environment with trl")
     parser.add_argument("--only", action="append", choices=CONTESTANTS, help="leave the others out")
     parser.add_argument("--verbose", action="store_true", help="show what the trainers print")
-    parser.add_argument("--worker", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=[*CONTESTANTS, "format"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.all_steps = options.steps + options.block
+    if options.worker == "format":
+        choose_format(options)
+        return
     if options.worker:
         CONTESTANTS[options.worker](options, Pace())
         return
+    if options.dtype == "auto":  # in a process of its own: a child starts with the peak memory of its parent
+        command = [sys.executable, __file__, *sys.argv[1:], "--worker", "format"]
+        options.dtype = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1]
+    print(f"{options.shape} in {options.dtype}", flush=True)
     contestants = list(compare(options))
     base, loss = contestants[0], contestants[0].losses
     for each in contestants:
