@@ -1,5 +1,17 @@
-"""`python -m promptkit`, which launchers of several processes start: the command line."""
+"""The command line: what `promptkit` and `python -m promptkit` start, and launchers of several processes."""
 
-from promptkit.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run it; a stop while it is still being loaded is one line, too."""
+    try:
+        from promptkit.cli import main as run
+    except KeyboardInterrupt:
+        print("promptkit: stopped", file=sys.stderr)
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()

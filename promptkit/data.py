@@ -95,7 +95,7 @@ def is_one_file(data: str | Path | None) -> bool:
 
 
 def count_records(task: Task, split: str, data: str | Path | None = None) -> int | None:
-    """Return about how many records a split has, told from its source without reading them; None for the hub."""
+    """Return about how many records a split has, told from its source without reading them; None where nothing says."""
     path = _find_file(task, split, data)
     if path is None:
         size = getattr(task.data, split, None)
@@ -103,9 +103,13 @@ def count_records(task: Task, split: str, data: str | Path | None = None) -> int
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
-        return int(pyarrow.parquet.read_metadata(path).num_rows)
+        try:
+            return int(pyarrow.parquet.read_metadata(path).num_rows)
+        except pyarrow.ArrowException:
+            return None  # whoever reads it says why it is none
     with open(path, "rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
+        lines = sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
+    return max(0, lines - 1) if path.suffix in (".csv", ".tsv") else lines
 
 
 def describe_source(task: Task, split: str, data: str | Path | None) -> str:

@@ -30,8 +30,17 @@ _ONE_KIND = "a column of Parquet or Arrow holds values of one kind; write .jsonl
 
 def check_free(path: Path) -> None:
     """Raise RunError where something is at `path` already, be it a link to nothing: nothing is ever overwritten."""
+    check_name(path)
     if os.path.lexists(path):
         raise _taken(path)
+
+
+def check_name(path: Path) -> None:
+    """Raise RunError for a path that is no text: manifests and results name it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise RunError(f"{str(path)!r}: the name is not UTF-8; give another --out") from error
 
 
 @contextmanager

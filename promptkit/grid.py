@@ -8,9 +8,9 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from promptkit.adapter import BATCH_SIZE, EPOCHS
 from promptkit.build import default_selection
@@ -117,6 +117,8 @@ class StudySettings:
                 raise PromptkitError(
                     f"unknown method {method!r}; known: {', '.join(METHODS)}.{nearest(method, METHODS)}"
                 )
+        if self.seed < 0:
+            raise PromptkitError(f"seed is {self.seed}; it must be 0 or more")
         for name in ("draws", "seeds", "epochs", "rank", "limit", "train_limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -137,7 +139,8 @@ def find_presets() -> dict[str, Path]:
 def load_settings(preset: str | Path | None, **given: Any) -> StudySettings:
     """Return the settings of a preset (a name or a TOML file), those that are `given` in their place.
 
-    Raises PromptkitError for an unknown preset, a file that is no TOML, and a key that is no setting.
+    Raises PromptkitError for an unknown preset, a file that is no TOML, a key that is no setting, and a value that its
+    setting does not take.
     """
     read = _read_preset(preset) if preset else {}
     return StudySettings(**{**read, **given})
@@ -154,11 +157,20 @@ def _read_preset(preset: str | Path) -> dict[str, Any]:
         read = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PromptkitError(f"{path}: is no TOML: {error}") from error
-    types = {each.name: str(each.type) for each in fields(StudySettings)}
+    types = get_type_hints(StudySettings)
     for key, value in read.items():
         if key not in types:
             raise PromptkitError(f"{path}: unknown setting {key!r}; known: {', '.join(types)}.{nearest(key, types)}")
-        read[key] = _read_forms(path, value) if key == "forms" else _listed(value, types[key])
+        read[key] = _read_forms(path, value) if key == "forms" else _listed(value, str(types[key]))
+        try:
+            TypeAdapter(types[key], config=ConfigDict(strict=True)).validate_python(read[key])
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Input ")
+            raise PromptkitError(f"{path}: {key} is {value!r}; it {reason}") from error
+    try:
+        StudySettings(**read)
+    except PromptkitError as error:
+        raise PromptkitError(f"{path}: {error}") from error
     return read
 
 

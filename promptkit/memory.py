@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -19,10 +20,10 @@ def parse_size(text: str | int) -> int:
     Raises PromptkitError for what is no size above 0.
     """
     found = _SIZE.fullmatch(str(text).strip())
-    size = int(float(found[1]) * _UNITS[(found[2] or "").lower()]) if found else 0
-    if size < 1:
+    size = float(found[1]) * _UNITS[(found[2] or "").lower()] if found else 0.0
+    if not 1 <= size < math.inf:
         raise PromptkitError(f"memory {text!r} is not a size above 0; expected one such as 2GB, 512MiB or 800000000")
-    return size
+    return int(size)
 
 
 def find_free(device: str) -> int:

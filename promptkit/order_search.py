@@ -21,6 +21,7 @@ from promptkit.store import Run
 
 if TYPE_CHECKING:
     from promptkit.models import Model
+    from promptkit.work import Track
 
 #: What a study calls the searches, and the measure of each.
 NAMES = {"globale": "global", "locale": "local"}
@@ -74,6 +75,7 @@ class OrderSearch:
     model: Model
     splits: Splits
     run: Run
+    track: Track = lambda name: lambda done, total: None
 
     def __call__(self, condition: Condition, wanted: Sequence[Wanted]) -> dict[Wanted, tuple[int, ...]]:
         """Return, for every search, the orders that it keeps of the condition's draw, best first.
@@ -117,14 +119,23 @@ class OrderSearch:
         chosen = Demonstrations(self.splits.pool, replace(draw, order="given"), **helpers)(_NOBODY, condition.k)
         shown = condition.relabel(chosen)
         sequences = {order: permute(shown, order) for order in list_candidates(condition.k, draw.seed)}
-        written = ProbingWriter(self.model, bound, seed=draw.seed)(list(sequences.values()))
+        progress, steps = self.track(f"order search k={condition.k} draw {draw.seed}"), len(sequences)
+        writer, written = ProbingWriter(self.model, bound, seed=draw.seed), list[Record]()
+        for place, sequence in enumerate(sequences.values()):
+            progress(place, 2 * steps)  # the second half is to score what is written
+            written += [replace(query, id=f"probe-{place}") for query in writer([sequence])]
         queries = [query for query in written if self._fits(condition, query, list(sequences.values()))]
         if not queries:
             raise SelectionError(
                 f"template {bound.template.name}: the model wrote no query that fits the window after {condition.k} "
                 "demonstrations, so orders cannot be searched; lower -k, or try another template"
             )
-        ask = ChoiceProbabilities(bound, partial(score, self.model, chat=condition.chat), chat=condition.chat)
+
+        def report(done: int, total: int) -> None:
+            progress(steps + steps * done // max(1, total), 2 * steps)
+
+        scorer = partial(score, self.model, chat=condition.chat, progress=report)
+        ask = ChoiceProbabilities(bound, scorer, chat=condition.chat)
         answers = ask([(query, sequence) for sequence in sequences.values() for query in queries])
         count = len(queries)
         found = {order: answers[place * count : (place + 1) * count] for place, order in enumerate(sequences)}

@@ -29,7 +29,7 @@ def number_rows(path: Path) -> Iterator[tuple[int, Row]]:
     try:
         yield from read(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def place_of(path: Path, number: int) -> str:
@@ -44,10 +44,11 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
         for number, line in enumerate(file, 1):
             try:
                 row = orjson.loads(line)
-            except ValueError as error:
+            except orjson.JSONDecodeError as error:
                 if line.isspace():
                     continue
-                raise DataError(f"{path}:{number}: not JSON: {error}; one JSON object per line is expected") from error
+                reason = f"{error.msg}, at character {error.pos + 1} of the line"
+                raise DataError(f"{path}:{number}: not JSON: {reason}; one JSON object per line is expected") from error
             if type(row) is not dict:
                 raise DataError(f"{path}:{number}: found {type(row).__name__}; one JSON object per line is expected")
             yield number, row
@@ -70,6 +71,7 @@ def _read_csv(path: Path) -> Iterator[tuple[int, Row]]:
         begun = 1
         try:
             _check_header(f"{path}:1", reader.fieldnames or ())
+            begun = reader.line_num + 1
             for row in reader:
                 if None in row or None in row.values():
                     expected = len(reader.fieldnames or ())
@@ -109,8 +111,23 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Row]]:
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        _check_header(str(path), file.schema_arrow.names)
-        batches = file.iter_batches()
-        yield from enumerate(row for batch in batches for row in batch.to_pylist())
+        names = file.schema_arrow.names
+        _check_header(str(path), names)
+        batches = (zip(*_list_columns(path, names, batch.columns), strict=True) for batch in file.iter_batches())
+        yield from enumerate(dict(zip(names, values, strict=True)) for batch in batches for values in batch)
     except pyarrow.ArrowException as error:
         raise DataError(f"{path}: not a Parquet file: {error}") from error
+
+
+def _list_columns(path: Path, names: Sequence[str], columns: Sequence[Any]) -> Iterator[list[Any]]:
+    """Yield the values of each column; DataError for one with a value that Python does not have."""
+    import pyarrow
+
+    for name, column in zip(names, columns, strict=True):
+        try:
+            yield column.to_pylist()
+        except (pyarrow.ArrowException, OverflowError, ValueError) as error:
+            raise DataError(
+                f"{path}: the column {name!r} ({column.type}) holds what cannot be read: {error}; write it as text, or "
+                "leave the column out"
+            ) from error

@@ -243,6 +243,7 @@ def describe_spent(spent: Spent) -> dict[str, Any]:
         "agreement": [],
         "forms": [],
         "away": [],
+        "by_test": [],
         "budget": _budget(spent),
         "verdict": _sentences(spent),
     }
@@ -320,8 +321,16 @@ def _sentences(spent: Spent) -> list[str]:
         f"The best and the worst of {len(all_):,} prompts lie {100 * found.spread:.1f} points apart "
         f"[{low:.1f}, {high:.1f}] on these records, as far as {found.calls:,} of the full grid's {found.full_calls:,} "
         f"calls ({100 * found.calls / found.full_calls:.0f} %) can tell.",
-        f"Probably {ends[0]}; {ends[1]}.",
+        f"Probably {ends[0]}; {ends[1]}.{_explain_distance(found)}",
     ]
+
+
+def _explain_distance(found: BudgetedSpread) -> str:
+    """Say why the two that are named may lie less far apart than the best and the worst, where they do."""
+    between, spread = (f"{100 * value:.1f}" for value in (found.best.mean - found.worst.mean, found.spread))
+    if between == spread:
+        return ""
+    return f" These two lie {between} points apart; the {spread} also count that others may be the best and the worst."
 
 
 def check_budget(settings: StudySettings, workers: int) -> Budget | None:

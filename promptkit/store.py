@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from promptkit.errors import RunError
-from promptkit.files import host_mark, new_file, temporary_path, unwritable
+from promptkit.files import check_name, host_mark, new_file, temporary_path, unwritable
 from promptkit.lock import take_lock
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
@@ -65,6 +65,7 @@ class Run:
         Settings go into run.json as they are: give hashes rather than paths of this machine.
         """
         wanted = {"settings": settings, "versions": versions()}
+        check_name(folder)
         if _is_run(folder):
             _refuse_difference(folder, wanted)
         else:
@@ -122,11 +123,15 @@ class Run:
             _move_folder(folder / "adapter", final)
 
     def _read_result(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return (spec, result) of a cell file; a budget's part of a cell has as many predictions as `items`."""
+        """Return (spec, result) of a cell file.
+
+        A budget's part of a cell has as many predictions as `items`; what is no cell of its own (`part`) has none.
+        """
         spec, result = _read_cell(path, "result")
         wanted = len(spec["items"]) if "items" in spec else self.sizes.get(str(spec.get("test")))
-        found = result.get("predictions")
-        if wanted is not None and found is not None and (not isinstance(found, list) or len(found) != wanted):
+        wanted = 0 if "part" in spec else wanted
+        found = result.get("predictions", None if wanted else [])
+        if not isinstance(found, list) or not all(map(_is_prediction, found)) or wanted not in (None, len(found)):
             raise _damaged(path)
         return spec, result
 
@@ -272,6 +277,10 @@ def _read_cell(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return spec, value
 
 
+def _is_prediction(found: Any) -> bool:
+    return isinstance(found, dict) and {"predicted", "label"} <= found.keys()
+
+
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
@@ -295,10 +304,8 @@ def _canonical(value: JSON, where: object, indent: int | None = None) -> bytes:
 
 
 def _damaged(path: Path) -> RunError:
-    return RunError(
-        f"{path}: was damaged or edited from outside (files of a run are written whole); "
-        "delete it and start again, which computes it anew"
-    )
+    fix = "give another --out" if path.name == "run.json" else "delete it and start again, which computes it anew"
+    return RunError(f"{path}: was damaged or edited from outside (files of a run are written whole); {fix}")
 
 
 def _writer(name: str) -> tuple[str, int] | None:

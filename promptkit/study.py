@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -64,20 +64,18 @@ def study(
         return plan.forecast(models)
     track = track or (lambda name: lambda done, total: None)
     if budget:
-        return plan.spend(budget, models, scorer or default_scorer(), track("all"))
+        return plan.spend(budget, models, scorer or default_scorer(), track)
     done: list[Done] = []
     away: list[Done] = []
     for name in models:
         loaded = load(name, plan.settings.dtype, device)
         work = plan.work(loaded, scorer, trainer)
-        points, bundles = plan.points(loaded, OrderSearch(loaded, plan.splits, plan.run))
+        points, bundles = plan.points(loaded, OrderSearch(loaded, plan.splits, plan.run, track))
         if workers > 1:
             plan.fill(name, work, bundles, workers, track("all"))
         finished = work.run_all(bundles, track)
         done += [Done(point, cell) for point, cell in zip(points, finished, strict=True)]
-        for test, splits in plan.away.items():
-            moved = [plan.move(point, test, splits) for point in points]
-            bundles = [list(bundle) for _, bundle in groupby(moved, key=_bundle)]
+        for splits, moved, bundles in plan.move_all(points):
             finished = replace(work, splits=splits).run_all(bundles, track)
             away += [Done(point, cell) for point, cell in zip(moved, finished, strict=True)]
     result = summarize_study(task, loaded, plan.settings, plan.splits, done, away)
@@ -124,16 +122,30 @@ class Study:
                 f"no template here goes with {methods}: chain of thought needs one with a rationale, "
                 "the other methods one without; see --template and --methods"
             )
-        return points, [list(bundle) for _, bundle in groupby(points, key=_bundle)]
+        return points, _bundle_up(points)
+
+    def move_all(self, points: Sequence[Point]) -> Iterator[tuple[Splits, list[Point], list[list[Point]]]]:
+        """Yield every further test with these cells on its records, and the same in bundles."""
+        for test, splits in self.away.items():
+            moved = [self.move(point, test, splits) for point in points]
+            yield splits, moved, _bundle_up(moved)
 
     def move(self, point: Point, test: str, splits: Splits) -> Point:
         """Return the cell on the records of another test, scored with the adapter it has on its own."""
         return replace(
             point,
             spec={**point.spec, "test": hash_records(splits.test)},
-            factors={**point.factors, "test": test.partition("=")[0]},
+            factors={**point.factors, "test": self.name_test(test)},
             adapter_of=point.spec if point.rows else None,
         )
+
+    def name_test(self, test: str) -> str:
+        """Return a further test's task, with its data where another test is of the same task."""
+        names = [self.task.name, *(other.partition("=")[0] for other in self.away)]
+        name = test.partition("=")[0]
+        if names.count(name) == 1:
+            return name
+        return f"{test} (its source)" if test == self.task.name else test
 
     def work(self, model: Model, scorer: Scorer | None = None, trainer: Trainer | None = None) -> Work:
         """Return what computes the cells of this model."""
@@ -141,17 +153,15 @@ class Study:
             model, self.splits, self.settings, self.run, scorer or default_scorer(), trainer or default_trainer()
         )
 
-    def spend(
-        self, budget: Budget, models: Sequence[Model | str], scorer: Scorer, progress: Progress
-    ) -> dict[str, Any]:
+    def spend(self, budget: Budget, models: Sequence[Model | str], scorer: Scorer, track: Track) -> dict[str, Any]:
         """Return the study as far as a budget tells; calibrations, which need all records of a cell, are left out."""
         plain = replace(self.settings, calibrate=())
         grid: list[tuple[Model, Point]] = []
         for name in models:
             model = load(name, plain.dtype, self.device)
-            search = OrderSearch(model, self.splits, self.run)
+            search = OrderSearch(model, self.splits, self.run, track)
             grid += [(model, point) for point in plan_grid(self.task, plain, self.splits, model, search)]
-        purse = Purse(self.splits, plain, self.run, scorer, progress)
+        purse = Purse(self.splits, plain, self.run, scorer, track("all"))
         spent = spend(budget, purse, grid, self.splits, plain)
         found = describe_spent(spent)
         notes = [*self.splits.notes, "accuracies are estimates from a part of the calls; see docs/statistics.md"]
@@ -170,11 +180,11 @@ class Study:
         return whole
 
     def forecast(self, models: Sequence[Model | str]) -> dict[str, Any]:
-        """Return what the study will take: cells, tokens and minutes.
+        """Return what the study will take: cells, those on the records of other tests too, tokens and minutes.
 
         Of every kind of cell that is missing (template, method, number of demonstrations) a few records are scored,
         first few and then more, which tells the part that all records share from the part of each. Minutes are of
-        this machine as it is now; trainings are counted, not timed.
+        this machine as it is now; trainings are counted, and neither they nor order searches are in tokens and minutes.
         """
         cells = trainings = 0
         tokens = seconds = 0.0
@@ -182,17 +192,13 @@ class Study:
             loaded = load(name, self.settings.dtype, self.device)
             points, bundles = self.points(loaded)
             work = self.work(loaded)
-            cells += len(points)
-            missing = [bundle for bundle in bundles if not all(map(work.is_done, bundle))]
-            trainings += sum(bool(bundle[0].rows) for bundle in missing)
-            kinds: dict[Any, list[Sequence[Point]]] = {}
-            for bundle in missing:
-                condition = bundle[0].condition
-                kinds.setdefault((condition.method, condition.bound.template.name, condition.k), []).append(bundle)
-            for alike in kinds.values():
-                one = _time_bundle(loaded, self, alike[0])
-                tokens += one[0] * len(alike)
-                seconds += one[1] * len(alike)
+            trainings += sum(bool(bundle[0].rows) and not all(map(work.is_done, bundle)) for bundle in bundles)
+            for splits, asked, parts in ((self.splits, points, bundles), *self.move_all(points)):
+                cells += len(asked)
+                for alike in _kinds(bundle for bundle in parts if not all(map(work.is_done, bundle))):
+                    one = _time_bundle(loaded, splits, alike[0])
+                    tokens += one[0] * len(alike)
+                    seconds += one[1] * len(alike)
         return {
             "task": self.task.name,
             "cells": cells,
@@ -266,9 +272,18 @@ def fill_part(
         pass
 
 
-def _time_bundle(model: Model, plan: Study, bundle: Sequence[Point]) -> tuple[float, float]:
+def _kinds(bundles: Iterable[Sequence[Point]]) -> list[list[Sequence[Point]]]:
+    """Return the bundles that take about as long as each other together."""
+    kinds: dict[Any, list[Sequence[Point]]] = {}
+    for bundle in bundles:
+        condition = bundle[0].condition
+        kinds.setdefault((condition.method, condition.bound.template.name, condition.k), []).append(bundle)
+    return list(kinds.values())
+
+
+def _time_bundle(model: Model, splits: Splits, bundle: Sequence[Point]) -> tuple[float, float]:
     """Return about how many tokens and seconds a bundle takes, from a few of its records."""
-    queries = plan.splits.test
+    queries = splits.test
 
     def take(count: int) -> tuple[float, float]:
         with Meter(model.device) as meter:
@@ -276,7 +291,7 @@ def _time_bundle(model: Model, plan: Study, bundle: Sequence[Point]) -> tuple[fl
                 model,
                 [point.condition for point in bundle],
                 queries[:count],
-                plan.splits.pool,
+                splits.pool,
                 scorer=default_scorer(),
                 overlong="drop",
             )
@@ -309,6 +324,11 @@ def _fixed(task: Task, settings: StudySettings, splits: Splits) -> dict[str, Any
         "chat": settings.chat,
         "dtype": settings.dtype,
     }
+
+
+def _bundle_up(points: Sequence[Point]) -> list[list[Point]]:
+    """Return cells in bundles that are scored together."""
+    return [list(bundle) for _, bundle in groupby(points, key=_bundle)]
 
 
 def _bundle(point: Point) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import click
 import pytest
 
+from promptkit.__main__ import main as started
 from promptkit.cli import cli, main
 from promptkit.sets.manifest import Tally
 from promptkit.store import Run
@@ -290,6 +291,47 @@ def test_usage_errors_exit_with_2(run: Any, project: Project) -> None:
     """A flag that does not exist or a number that is none is a usage error."""
     assert run("compare", "films", "--nonsense").code == 2
     assert run("compare", "films", "-k", "four").code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["build", "films", "--out", ""], "'--out': is empty; leave it out for the default"),
+        (["build", "films", "--selection", ""], "'--selection': is empty"),
+        (["build", "films", "-k", "9" * 20], f"{'9' * 20} is more than {sys.maxsize}"),
+        (["build", "films", "--limit", "9" * 20], "'--limit': "),
+        (["train", "films", "--seed-for", "init=1,init=2"], "'init=1,init=2' names one source twice"),
+        (["train", "pairs.jsonl", "--natural"], "--natural goes with a task, not with a file of rows"),
+        (["score", "rows.jsonl", "--shots", "4"], "--shots goes with a task, not with a file of rows"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_usage_error(run: Any, project: Project, words: list[str], message: str) -> None:
+    """The option is named as it was given, and nothing runs."""
+    ran = run(*words)
+    assert (ran.code, ran.out) == (2, "")
+    assert message in ran.err
+
+
+@pytest.mark.parametrize("verb", ["build", "score"])
+def test_a_name_that_is_no_text_is_refused_before_the_work(small: Project, run: Any, verb: str) -> None:
+    """What was made would have to name it."""
+    model = ["--model", "small"] if verb == "score" else []
+    ran = run(verb, "films", "--data", "data", *model, "--out", os.fsdecode(b"q\xff.jsonl"))
+    assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+    assert "the name is not UTF-8; give another --out" in ran.err
+
+
+def test_a_stop_while_the_command_is_loaded_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Ctrl-C right after the start has no traceback either."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "promptkit.cli")
+    monkeypatch.setattr("importlib._bootstrap._find_spec", stop)
+    with pytest.raises(SystemExit) as exit_:
+        started()
+    assert (exit_.value.code, capsys.readouterr().err) == (130, "promptkit: stopped\n")
 
 
 def test_existing_output_is_never_overwritten(project: Project, run: Any) -> None:

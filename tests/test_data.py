@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 import promptkit as pk
-from promptkit.data import has_split, iterate_records, load_records
+from promptkit.data import count_records, has_split, iterate_records, load_records
 from promptkit.errors import DataError
 from promptkit.task import load_task
 from tests.conftest import TASK, Project
@@ -55,7 +55,10 @@ def test_labels_may_be_numbers_names_or_booleans(project: Project, value: object
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"sentence": "x", "label": 1}\n{"sentence": "x", "label"\n', r"rows.jsonl:2: not JSON: .*one JSON object"),
+        (
+            '{"sentence": "x", "label": 1}\n{"sentence": "x", "label"\n',
+            r"l:2: not JSON: [^:]*, at character \d+ of the line",
+        ),
         ("[1, 2]\n", "rows.jsonl:1: found list; one JSON object per line"),
         ('{"sentence": "x", "label": 2}', r"rows.jsonl:1: label 2 is not one of 'negative', 'positive' \(or their"),
         ('{"sentence": "x", "label": "postive"}', r"label 'postive' is not one of .* Did you mean 'positive'\?"),
@@ -87,6 +90,7 @@ def test_csv_row_of_the_wrong_length_is_named(project: Project) -> None:
     [
         ("sentence,label,label\nx,1,0\n", "rows.csv:1: 2 columns are called 'label'; give each a name of its own"),
         (b"sentence,label\nx,1\n\xe9,0\n", "rows.csv:3: not UTF-8: .*0xe9.*; save the file as UTF-8"),
+        ('sentence,label\n"y,0\nz,1\n', "rows.csv:2: this row cannot be read: unexpected end of data"),
         ('sentence,label\nx,1\n"y,0\nz,1\n', "rows.csv:3: this row cannot be read: unexpected end of data; is a quote"),
     ],
 )
@@ -101,6 +105,34 @@ def test_csv_cells_may_be_long(project: Project) -> None:
     """A cell holds what it holds, beyond the 131,072 characters of Python's own reader."""
     project.write("rows.csv", f"sentence,label\n{'x' * 200_000},1\n")
     assert len(load_records(load_task("films"), "test", data="rows.csv")[0].fields["text"]) == 200_000
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        (pyarrow.array([2**62, 2], pyarrow.timestamp("us")), r"timestamp\[us\]"),
+        (pyarrow.array([2**30, 2], pyarrow.date32()), r"date32\[day\]"),
+        (pyarrow.array([b"\xff", b"a"]).view(pyarrow.string()), "string"),
+    ],
+)
+def test_values_that_python_does_not_have_are_named_by_their_column(
+    project: Project, column: pyarrow.Array, kind: str
+) -> None:
+    """Dates beyond the year 9999 and texts that are no UTF-8 in Parquet are one error, also in a column of no use."""
+    table = pyarrow.table({"sentence": ["a", "b"], "label": [1, 0], "when": column})
+    pyarrow.parquet.write_table(table, "rows.parquet")
+    with pytest.raises(DataError, match=rf"rows.parquet: the column 'when' \({kind}\) holds what cannot be read"):
+        load_records(load_task("films"), "test", data="rows.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "count"),
+    [("a.jsonl", "{}\n{}\n", 2), ("a.csv", "x\n1\n2\n", 2), ("a.csv", "", 0), ("a.parquet", "PAR1", None)],
+)
+def test_records_are_counted_without_being_read(project: Project, name: str, content: str, count: int | None) -> None:
+    """A header is no record, and a file that is damaged is for its reader to complain about."""
+    project.write(name, content)
+    assert count_records(load_task("films"), "test", name) == count
 
 
 @pytest.mark.parametrize("rows", [[{"sentence": b"good", "label": 1}], [{"sentence": "good", "label": b"positive"}]])

@@ -40,7 +40,7 @@ def test_a_form_groups_cells_by_its_axes(small: Model) -> None:
     for k, (middle, std), spread, runs, *_ in table["rows"]:
         own = [cell["accuracy"] for cell in result["cells"] if cell["factors"]["k"] == k]
         assert (middle, runs) == (pytest.approx(fmean(own)), len(own))
-        assert std == pytest.approx(stdev(own) if len(own) > 1 else 0.0)
+        assert std == (pytest.approx(stdev(own)) if len(own) > 1 else None)
         assert spread == pytest.approx(max(own) - min(own))
 
 
@@ -58,11 +58,16 @@ def test_a_place_without_a_value_is_none_and_without_a_run_is_empty(small: Model
     assert gold == ["gold", None, pytest.approx(fmean(own))]
 
 
-def test_tests_of_other_tasks_stand_beside_the_studys_own(project: Project, small: Model) -> None:
-    """Cells are asked another task's records too, with the adapter that was trained once, and only tables mix them."""
+def write_reels(project: Project) -> None:
+    """Write a task with the labels and fields of films, and four test records."""
     project.write("tasks/reels.toml", (project.root / "tasks/films.toml").read_text())
     rows = "".join(f'{{"sentence": "odd {text}", "label": {label}}}\n' for text, label in SENTENCES[:4])
     project.write("reels/test.jsonl", rows)
+
+
+def test_tests_of_other_tasks_stand_beside_the_studys_own(project: Project, small: Model) -> None:
+    """Cells are asked another task's records too, with the adapter that was trained once, and only tables mix them."""
+    write_reels(project)
     form = Form(title="In and out of domain", rows=("method",), columns=("test",), figures=("runs",))
     settings = {"methods": ("few-shot", "lora"), "shots": (2,), "train_sizes": (2,), "seeds": 1, "epochs": 1}
     result = study("films", model=small.name, forms=(form,), tests=("reels=reels",), **settings, **GRID)
@@ -72,6 +77,51 @@ def test_tests_of_other_tasks_stand_beside_the_studys_own(project: Project, smal
     assert [cell["n"] for cell in result["away"]] == [4, 4, 4]
     assert {cell["factors"]["test"] for cell in result["cells"]} == {"films"}
     assert len(list((project.root / result["run"] / "adapters").iterdir())) == 1
+    assert result["by_test"] == []
+
+
+def test_conditions_are_told_by_test_where_no_form_does(project: Project, small: Model) -> None:
+    """Every condition stands with its own records and then with the other task's, over its cells."""
+    write_reels(project)
+    settings = {"methods": ("zero-shot", "few-shot"), "shots": (2,), "tests": ("reels=reels",)}
+    result = study("films", model=small.name, **settings, **GRID)
+    rows = result["by_test"]
+    assert [(row["factors"]["method"], row["factors"]["test"]) for row in rows] == [
+        *(("zero-shot", "films"), ("zero-shot", "reels")),
+        *(("few-shot", "films"), ("few-shot", "reels")),
+    ]
+    assert [(row["runs"], row["n"]) for row in rows] == [(1, 6), (1, 4), (2, 6), (2, 4)]
+    own = [cell["accuracy"] for cell in result["away"] if cell["factors"]["method"] == "few-shot"]
+    assert rows[3]["accuracy"]["mean"] == pytest.approx(fmean(own))
+    assert rows[3]["accuracy"]["ci95"][0] <= fmean(own) <= rows[3]["accuracy"]["ci95"][1]
+    assert study("films", model=small.name, **GRID, shots=(2,))["by_test"] == []
+
+
+def test_tests_of_one_task_are_told_apart_by_their_data(project: Project, small: Model) -> None:
+    """Other records of a task, the study's own too, are a test of their own."""
+    write_reels(project)
+    project.write("more/test.jsonl", '{"sentence": "one more", "label": 0}\n')
+    tests = ("reels=reels", "reels=more", "films=more")
+    result = study("films", model=small.name, tests=tests, shots=(2,), **GRID)
+    assert [(row["factors"]["test"], row["n"], row["runs"]) for row in result["by_test"]] == [
+        ("films", 6, 2),
+        ("reels=reels", 4, 2),
+        ("reels=more", 1, 2),
+        ("films=more", 1, 2),
+    ]
+
+
+def test_a_dry_run_counts_the_records_of_other_tests(project: Project, small: Model) -> None:
+    """Cells and tokens are those of every test, and a training that both share is one."""
+    write_reels(project)
+    settings = {"methods": ("few-shot", "lora"), "shots": (2,), "train_sizes": (2,), "seeds": 1, "epochs": 1}
+    own, both = (
+        study("films", model=small.name, dry_run=True, tests=tests, **settings, **GRID)
+        for tests in ((), ("reels=reels",))
+    )
+    assert (own["cells"], both["cells"]) == (3, 6)
+    assert (own["trainings"], both["trainings"]) == (1, 1)
+    assert both["tokens_computed"] > own["tokens_computed"]
 
 
 def test_a_test_with_other_labels_is_refused(project: Project, small: Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,22 @@ def test_a_search_does_not_depend_on_the_queries(small: Model) -> None:
     study("films", model=small.name, out="four", orders=("globale",), **GRID)
     study("films", model=small.name, out="two", orders=("globale",), **{**GRID, "limit": 2})
     assert [found["global"] for found in searches("four")] == [found["global"] for found in searches("two")]
+
+
+def test_a_search_says_how_far_it_is(small: Model) -> None:
+    """Each is a piece of work of its own, told from its first text to its last score."""
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    def track(name: str) -> Callable[[int, int], None]:
+        steps = told.setdefault(name, [])
+        return lambda done, total: steps.append((done, total))
+
+    study("films", model=small.name, orders=("locale",), track=track, **GRID)
+    searches_told = {name: steps for name, steps in told.items() if name.startswith("order search")}
+    assert list(searches_told) == ["order search k=3 draw 0", "order search k=3 draw 1"]
+    for steps in searches_told.values():
+        assert steps == sorted(steps)
+        assert (steps[0], steps[-1]) == ((0, 12), (12, 12))
 
 
 def test_a_dry_run_searches_nothing(small: Model) -> None:

@@ -107,12 +107,14 @@ def test_sentences_say_what_is_sure() -> None:
     row = {"factors": {"k": "2"}, "lead": 0.05, "adjusted": 0.4, "items_needed": 900}
     best = {"of": "conditions", "best": {"k": "4"}, "items": 200, "resolved": 0.065, "rows": [row]}
     assert describe_best(best) == [
-        "Best of 2 conditions is k 4: on these 200 items it is told apart from 0 of the 1 other "
+        "Best of 2 conditions is k 4: on these 200 items it is not told apart from the only other "
         "(paired tests, Holm's correction, 5 %). Nearest behind it: 5.0 points; a lead of 5.0 points over such a one "
         "takes about 900 items. With 200 items leads of 6.5 points are found as a rule."
     ]
     sure = describe_best({**best, "rows": [{**row, "adjusted": 0.01}]})
-    assert "told apart from 1 of" in sure[0]
+    assert "it is told apart from the only other (paired" in sure[0]
+    three = describe_best({**best, "rows": [row, {**row, "adjusted": 0.01}]})
+    assert "it is told apart from 1 of the 2 others (paired" in three[0]
     assert "Nearest" not in sure[0]
     assert describe_best(None) == []
     equal = describe_best({**best, "rows": [{**row, "lead": 0.0}]})

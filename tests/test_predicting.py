@@ -290,6 +290,29 @@ def test_an_output_is_never_overwritten_or_shared(network: Model, project: Proje
     assert done.count == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("what.json", "[1]"),
+        ("what.json", "{"),
+        ("index.jsonl", "{bad\n"),
+        ("index.jsonl", '{"rows": 1}\n'),
+        ("index.jsonl", "[]\n"),
+        ("rows.jsonl", '{"id":"2"}\n'),
+    ],
+)
+def test_damaged_parts_are_named(name: str, content: str, project: Project) -> None:
+    """What was not written so is one error that says what to remove; it never gets into the output."""
+    with unfinished(Path("out.jsonl"), {"a": "b"}) as done:
+        done.add([{"id": "1"}], "digest")
+    project.write(f"out.jsonl.part/{name}", content)
+    with (
+        pytest.raises(RunError, match=r"out\.jsonl\.part/\w+\.jsonl?: is damaged \(.*\); remove out\.jsonl\.part, or"),
+        unfinished(Path("out.jsonl"), {"a": "b"}),
+    ):
+        pass
+
+
 def test_rows_that_are_gone_are_made_again(project: Project) -> None:
     """An index whose rows are not there, as after a kill between the last two steps, counts for nothing."""
     with unfinished(Path("out.jsonl"), {"a": "b"}) as done:

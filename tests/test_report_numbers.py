@@ -28,6 +28,7 @@ from promptkit.report.numbers import (
     to_latex,
 )
 from promptkit.report.source import name_conditions
+from promptkit.report.writing import make_tables
 from tests.study_runs import RECORDS, write_study
 
 NASTY = Numbers(
@@ -90,6 +91,20 @@ def test_tables_are_the_run_s(tmp_path: Path) -> None:
     assert len(read_csv(to_csv(count_orders(source)))) == 8
     shares = read_csv(to_csv(count_shares(source)))
     assert sum(float(row["share"]) for row in shares) == pytest.approx(1)
+
+
+def test_calibrations_have_a_table(tmp_path: Path) -> None:
+    """A row per condition and score; a run without further scores has no such table."""
+    source = write_study(tmp_path / "run", shots=(2,))
+    assert "calibrations" not in make_tables(source, gather_items(source))
+    accuracy = {"mean": 0.5, "std": 0.125, "min": 0.25, "max": 0.75, "ci95": [0.25, 0.75]}
+    readings = [{"name": name, "accuracy": accuracy} for name in ("sum", "batch")]
+    methods = [{**method, "calibrations": readings} for method in source.result["methods"]]
+    calibrated = write_study(tmp_path / "other", shots=(2,), methods=methods)
+    table = make_tables(calibrated, gather_items(calibrated))["calibrations"]
+    assert table.shown() == [
+        ["few-shot k=2", name, "4", "50.0", "25.0–75.0", "12.5", "25.0", "75.0"] for name in ("sum", "batch")
+    ]
 
 
 def test_break_even_that_never_comes_says_so(tmp_path: Path) -> None:

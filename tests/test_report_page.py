@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from promptkit.build import iterate_prompts
 from promptkit.cli import cli
 from promptkit.compare import compare
-from promptkit.errors import RunError
+from promptkit.errors import DataError, RunError
 from promptkit.models import Model
 from promptkit.report.numbers import gather_items
 from promptkit.report.page import mark_whitespace
@@ -288,6 +288,14 @@ def test_an_edited_result_is_one_line(tmp_path: Path, place: tuple[Any, ...], va
     with pytest.raises(RunError, match=rf"study\.json: {said}[^\n]*; give the same command again") as caught:
         write_report(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_data_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    """A path that does not exist is an error before anything is written, not a prompt left out."""
+    write_study(tmp_path / "run")
+    with pytest.raises(DataError, match=r"^nosuch: no such file or folder$"):
+        write_report(tmp_path / "run", data="nosuch")
+    assert not (tmp_path / "run" / "report").exists()
 
 
 def test_folders_without_a_finished_run_are_refused(tmp_path: Path) -> None:

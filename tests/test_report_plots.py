@@ -47,6 +47,8 @@ def test_every_run_is_a_dot(tmp_path: Path) -> None:
         )
         assert all(abs(place - row) <= 0.35 for place in line.get_ydata())
         assert len(set(zip(line.get_xdata(), line.get_ydata(), strict=True))) == len(drawn)
+        bar = next(each for each in axes.lines if each.get_linewidth() == 2.2 and row - 0.5 < each.get_ydata()[0] < row)
+        assert list(axes.lines).index(bar) < list(axes.lines).index(line)  # dots lie on it
     assert len(dots) == 2
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from promptkit.report.numbers import to_csv, to_latex
-from promptkit.report.study import print_study, print_table
+from promptkit.report.numbers import count_conditions, to_csv, to_latex
+from promptkit.report.study import print_forecast, print_study, print_table
 from promptkit.report.study_numbers import count_study
 from promptkit.report.writing import write_report
 from tests.study_runs import write_study
@@ -51,6 +51,17 @@ RANKS = {
     "reversal": 0.125,
     "reversal_gap": 0.02,
 }
+
+
+BY_TEST = [
+    {
+        "factors": {**PLACE, "k": "2", "test": test},
+        "runs": runs,
+        "n": 20,
+        "accuracy": {"mean": mean, "std": 0.05 * (runs > 1), "min": mean, "max": mean, "ci95": [0.5, 0.9]},
+    }
+    for test, runs, mean in (("nothing", 2, 0.75), ("reels", 1, 0.625))
+]
 
 
 def printed(result: Any) -> str:
@@ -104,6 +115,44 @@ def test_older_runs_are_shown_without_what_they_lack(tmp_path: Path) -> None:
     source = write_study(tmp_path)
     assert count_study(source.result) == []
     assert "Conditions, accuracy in %" in printed(source.result)
+
+
+def test_other_tests_stand_in_the_terminal_on_the_page_and_beside_it(tmp_path: Path) -> None:
+    """Each condition has a row per test, with the number of its records; of one run there is no spread."""
+    away = [{**write_study(tmp_path).result["cells"][0], "factors": BY_TEST[1]["factors"]}]
+    result = write_study(tmp_path, by_test=BY_TEST).result
+    text = printed({**result, "away": away})
+    lines = [line.split() for line in text.splitlines()]
+    assert ["nothing", "20", "2", "75.0", "50.0–90.0", "5.0", "75.0", "75.0"] in lines
+    assert ["reels", "20", "1", "62.5", "50.0–90.0", "–", "–", "–"] in lines
+    assert "1 more cell on reels" in " ".join(text.split())
+    _, written = write_report(tmp_path)
+    page = Path(written["report"]["page"]).read_text()
+    assert page.index('id="by-test"') < page.index("reels") < page.index('id="runs"')
+    (table,) = [name for name in written["report"]["numbers"] if name.endswith("by-test.csv")]
+    assert Path(table).read_text().splitlines()[2] == "reels,20,1,0.625,0.5,0.9,,,"
+
+
+def test_one_run_has_no_spread(tmp_path: Path) -> None:
+    """Of a condition with one run the standard deviation and the extremes are dashes, and empty in its CSV file."""
+    source = write_study(tmp_path, orders=(("0",),))
+    row = next(line.split() for line in printed(source.result).splitlines() if line.split()[:2] == ["2", "1"])
+    assert row[-2:] == ["–", "–"]
+    first = next(csv.DictReader(io.StringIO(to_csv(count_conditions(source)).decode())))
+    assert first["mean"]
+    assert first["std"] == first["min"] == first["max"] == first["spread"] == ""
+
+
+def test_a_dry_run_is_told_in_words() -> None:
+    """Cells, tokens and minutes, and what is in neither."""
+    console = Console(file=io.StringIO(), width=80, markup=False, highlight=False)
+    counts = {"cells": 1, "trainings": 3, "tokens_computed": 12345, "minutes": 1.5}
+    print_forecast({"task": "films", **counts, "run": "runs/x"}, console)
+    assert isinstance(console.file, io.StringIO)
+    text = " ".join(console.file.getvalue().split())
+    assert text.startswith("films · 1 cell ")
+    assert "about 12,345 tokens, 1.5 minutes on this machine" in text
+    assert "Trainings (3) and order searches are in neither figure. run runs/x" in text
 
 
 def test_the_page_shows_forms_and_escapes_them(tmp_path: Path) -> None:

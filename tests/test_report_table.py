@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from promptkit.report.table import print_comparison
-from promptkit.report.wording import BYTES, FLOP, SECONDS, condition_name, number, quantity
+from promptkit.report.wording import BYTES, FLOP, SECONDS, condition_name, count_of, number, quantity, say_cells
 from tests.comparisons import CONDITIONS, comparison
 
 
@@ -146,7 +146,7 @@ def test_the_paired_test_is_said() -> None:
     """Who is ahead, by how much, how sure, and that the prompt was picked on these records."""
     text = sentence(printed(comparison()))
     assert "The best prompt is few-shot k=4 (seed 3, order 3). Beside lora 1,000 rows (seed 0)" in text
-    assert "LoRA is ahead by 9.0 points (95 % interval 3.5–14.5)" in text
+    assert "LoRA is ahead by 9.0 points (95 % interval over records 3.5–14.5)" in text
     assert "Only the prompt is right on 12 of them, only LoRA on 30: McNemar's exact test, p = 0.008." in text
     assert "best of 32 tried on these very records, which favours prompting" in text
 
@@ -165,7 +165,7 @@ def test_prompting_ahead_is_said() -> None:
     result = comparison()
     result["paired"] |= {"difference": -0.14, "ci95": [-0.2, -0.08], "p_value": 0.00002}
     text = sentence(printed(result))
-    assert "the prompt is ahead by 14.0 points (95 % interval 8.0–20.0)" in text
+    assert "the prompt is ahead by 14.0 points (95 % interval over records 8.0–20.0)" in text
     assert "p < 0.001" in text
 
 
@@ -174,7 +174,7 @@ def test_a_draw_is_said() -> None:
     result = comparison()
     result["paired"] |= {"difference": 0.01, "ci95": [-0.03, 0.05]}
     text = sentence(printed(result))
-    assert "too close to call: LoRA minus prompt is +1.0 points (95 % interval -3.0 to +5.0)" in text
+    assert "too close to call: LoRA minus prompt is +1.0 points (95 % interval over records -3.0 to +5.0)" in text
     assert "ahead" not in text
 
 
@@ -245,6 +245,16 @@ def test_quantities_have_the_unit_that_suits(value: float, units: Any, expected:
 def test_numbers_have_their_thousands_separated() -> None:
     """Large numbers can be read, small ones keep a digit."""
     assert [number(value) for value in (0.0, 7.25, 99.96, 12345.0)] == ["0", "7.2", "100", "12,345"]
+
+
+def test_one_is_singular_and_more_are_plural() -> None:
+    """A count and its noun agree, and so do the axes of a study."""
+    assert [count_of(number, "cell") for number in (0, 1, 1204)] == ["0 cells", "1 cell", "1,204 cells"]
+    axes = {"template": ["a", "b"], "k": ["1", "2"], "draw": ["0"], "order": ["0", "1", "2"]}
+    assert say_cells({"cells": [{}] * 12, "axes": axes}) == (
+        "12 cells · 2 templates x 2 numbers of demonstrations x 3 orders"
+    )
+    assert say_cells({"cells": [{}], "axes": {"draw": ["0"]}}) == "1 cell"
 
 
 def test_condition_names() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from promptkit.errors import PromptkitError, StudyError
 from promptkit.models import Model
 from promptkit.report.writing import write_report
 from promptkit.score import score
-from promptkit.spending import Budget, parse_budget
+from promptkit.spending import Budget, _explain_distance, parse_budget
+from promptkit.stats import Interval
+from promptkit.stats.budget import BudgetedSpread, Estimate
 from promptkit.store import Run
 from promptkit.study import study
 from tests.conftest import Project
@@ -147,6 +150,16 @@ def test_a_report_of_a_budget_shows_estimates_and_prompts(small: Model) -> None:
     page = Path(found["report"]["page"]).read_text()
     assert "14 of the full grid" in page
     assert not any("cost" in name for name in found["report"]["figures"])
+
+
+def test_a_distance_beyond_the_two_that_are_named_is_explained() -> None:
+    """The spread counts that others may be the ends; where it is the distance of the two, nothing is added."""
+    ends = Estimate("a", 0.831, 0.01, 20), Estimate("b", 0.824, 0.01, 20)
+    found = BudgetedSpread(0.022, Interval(0.0, 0.148), ends, 40, 60)
+    assert _explain_distance(found) == (
+        " These two lie 0.7 points apart; the 2.2 also count that others may be the best and the worst."
+    )
+    assert _explain_distance(replace(found, spread=0.831 - 0.824)) == ""
 
 
 @pytest.mark.parametrize(

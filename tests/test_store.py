@@ -170,16 +170,31 @@ def test_a_damaged_cell_is_named(tmp_path: Path, content: bytes) -> None:
         list(run.cells())
 
 
+ANSWER = {"predicted": 0, "label": 1}
+
+
 @pytest.mark.parametrize(
-    ("spec", "found"), [({"test": "ab"}, 2), ({"test": "ab", "items": [4]}, 3), ({"test": "ab"}, 4)]
+    ("spec", "result"),
+    [
+        ({"test": "ab"}, {"predictions": [ANSWER] * 2}),
+        ({"test": "ab", "items": [4]}, {"predictions": [ANSWER] * 3}),
+        ({"test": "ab"}, {"predictions": [ANSWER] * 4}),
+        ({"test": "ab"}, {"predictions": [ANSWER, ANSWER, {}]}),
+        ({"test": "ab"}, {"predictions": [ANSWER, ANSWER, 1]}),
+        ({"test": "ab"}, {"predictions": 3}),
+        ({"test": "ab"}, {"predictions": []}),
+        ({"test": "ab"}, {}),
+    ],
 )
-def test_a_cell_of_another_length_is_damaged(tmp_path: Path, spec: dict[str, Any], found: int) -> None:
-    """Whole cells have a prediction per test record, parts of cells one per item."""
+def test_a_cell_with_other_predictions_is_damaged(tmp_path: Path, spec: dict[str, Any], result: dict[str, Any]) -> None:
+    """Whole cells have a prediction per test record, parts of cells one per item, trainings none."""
     run = Run.open(tmp_path / "run", SETTINGS, {"ab": 3})
     right = {"test": "ab", "k": 1}
-    run.save(right, {"predictions": [{}] * 3})
+    run.save(right, {"predictions": [ANSWER] * 3})
     assert run.load(right)
-    run.save(spec, {"predictions": [{}] * found})
+    run.save({**right, "part": "training"}, {"rows": 4})
+    assert run.load({**right, "part": "training"})
+    run.save(spec, result)
     with pytest.raises(RunError, match="was damaged or edited from outside"):
         run.load(spec)
     with pytest.raises(RunError, match="was damaged or edited from outside"):

@@ -9,7 +9,9 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
+from click.testing import CliRunner
 
+from promptkit.cli import cli
 from promptkit.errors import PromptkitError, RunError, SelectionError, TemplateError
 from promptkit.grid import StudySettings, choose_orders, find_presets, load_settings
 from promptkit.models import Model
@@ -231,6 +233,15 @@ def test_a_dry_run_counts_and_computes_nothing(small: Model) -> None:
     assert study("films", model=small.name, dry_run=True, **GRID)["tokens_computed"] == 0
 
 
+def test_a_dry_run_is_words_or_with_json_one_object(small: Model) -> None:
+    """The verb says in words what `--json` gives as numbers."""
+    words = ["study", "films", "--model", small.name, "--data", "data", "--limit", "4", "-k", "2", "--dry-run"]
+    told, found = (CliRunner().invoke(cli, [*words, *more]).stdout for more in ([], ["--json"]))
+    assert json.loads(found).keys() == {"task", "cells", "trainings", "tokens_computed", "minutes", "run"}
+    assert told.startswith("films · ")
+    assert "{" not in told
+
+
 def test_a_file_of_settings_is_a_preset(project: Project, small: Model) -> None:
     """A TOML file says what to vary; a word it does not know is an error that names the nearest."""
     project.write("mine.toml", 'shots = [2]\ndraws = 1\norders = "given"\nlimit = 4\n')
@@ -241,6 +252,38 @@ def test_a_file_of_settings_is_a_preset(project: Project, small: Model) -> None:
     project.write("mine.toml", "shots = [2\n")
     with pytest.raises(PromptkitError, match=r"mine.toml: is no TOML"):
         load_settings("mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('chat = "false"', "chat is 'false'; it should be a valid boolean"),
+        ("draws = true", "draws is True; it should be a valid integer"),
+        ("rank = 1.5", "rank is 1.5; it should be a valid integer"),
+        ("shots = [1.5]", r"shots is \[1.5\]; it should be a valid integer"),
+        ('shots = "a"', "shots is 'a'; it should be a valid integer"),
+        ("dtype = 3", "dtype is 3; it should be a valid string"),
+        ('learning_rate = "a"', "learning_rate is 'a'; it should be a valid number"),
+        ("draws = -1", "draws is -1; it must be 1 or more"),
+        ("seed = -1", "seed is -1; it must be 0 or more"),
+    ],
+)
+def test_a_value_that_its_setting_does_not_take_is_named_with_the_file(
+    project: Project, line: str, message: str
+) -> None:
+    """A preset is as strict as the command line: a text is no switch, and a fraction no number of draws."""
+    project.write("mine.toml", f"{line}\n")
+    with pytest.raises(PromptkitError, match=rf"^mine.toml: {message}"):
+        load_settings("mine.toml")
+
+
+def test_values_of_a_preset_may_stand_alone(project: Project) -> None:
+    """One value where several may stand, a whole number where a fraction may, templates by family."""
+    lines = ["shots = 2", "learning_rate = 1", 'orders = [4, "all"]', "budget = 9", "[templates]", 'films = ["plain"]']
+    project.write("mine.toml", "\n".join(lines))
+    found = load_settings("mine.toml")
+    assert (found.shots, found.learning_rate, found.orders) == ((2,), 1, ("4", "all"))
+    assert (found.budget, found.templates) == (9, {"films": ["plain"]})
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,10 @@ def test_labels_are_balanced_where_that_is_asked(project: Project, limit: int | 
         for part in (pairs, validation):
             assert sum(row.label == 0 for row in part) == sum(row.label == 1 for row in part)
         assert len(pairs) == limit if limit else len(pairs) > 12
+    with pytest.raises(
+        TrainError, match=r"do not have each of 2 labels in 1 of them; raise --train-limit, or leave --ba"
+    ):
+        training._training_set(task, bounds, "data", {"data": 0, "template": 0}, False, 1, balance=True)
 
 
 def test_each_record_gets_a_template_by_its_seed(learn: Callable[..., dict[str, Any]], project: Project) -> None:

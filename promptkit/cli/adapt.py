@@ -36,7 +36,7 @@ from promptkit.cli.sources import for_rows
     show_default=True,
     help="float32, bfloat16, float16, nf4 (QLoRA); or auto: times float32 and bfloat16 for a second, takes the faster.",
 )
-@positive("--train-limit", "Training records after a seeded shuffle. Default: all.")
+@positive("--train-limit", "Training records after a seeded shuffle, or the first pairs of a file. Default: all.")
 @click.option("--balance/--natural", default=False, help="As many records of each label, or as they are.")
 @click.option(
     "--adapter-kind",
@@ -119,6 +119,8 @@ def predict(file: str, adapter: str, out: str | None, as_json: bool, **settings:
             count = labeller.label_into(file, Path(out), track)
             if as_json:
                 print_json({**result, "out": out, "rows": count})
+            else:
+                click.echo(f"{count:,} rows written to {out}", err=True)
         elif as_json:
             print_json({**result, "rows": list(labeller.label_all(file, track))})
         else:

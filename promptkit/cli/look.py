@@ -79,7 +79,7 @@ def lint(paths: Sequence[str], as_json: bool) -> None:
 )
 @JSON
 def list_(kind: str | None, as_json: bool) -> None:
-    """List tasks, templates, methods, selections, orders and models that can be named."""
+    """List tasks, templates, methods, selections, orders, presets and models that can be named."""
     from promptkit.verbs.listing import list_names
 
     names = list_names(kind)

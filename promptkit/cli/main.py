@@ -41,7 +41,17 @@ def cli() -> None:
     """Prompts and training pairs from one template, compared by accuracy, stability and cost."""
 
 
+def _refuse_empty(ctx: click.Context, option: click.Parameter, given: Any) -> Any:
+    """Refuse an empty text, as of a variable that is not set, where it would mean the default or this folder."""
+    if given == "":
+        raise click.BadParameter("is empty; leave it out for the default", ctx, option)
+    return given
+
+
 for verb in (compare, study, score, train, predict, merge, build, show, lint, report, list_):
+    for option in verb.params:
+        if option.name in ("out", "data", "selection", "push") and not option.callback:
+            option.callback = _refuse_empty
     cli.add_command(verb)
 
 

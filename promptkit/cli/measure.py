@@ -125,11 +125,11 @@ def study(task: str, as_json: bool, **settings: Any) -> None:
     given = {name: value for name, value in settings.items() if source(name) is not click.core.ParameterSource.DEFAULT}
     with tracking() as track:
         result = promptkit.study(task, track=track, **given)
-    if as_json or given.get("dry_run"):
+    if as_json:
         return print_json(result)
-    from promptkit.report.study import print_study
+    from promptkit.report.study import print_forecast, print_study
 
-    return print_study(result, console())
+    return (print_forecast if given.get("dry_run") else print_study)(result, console())
 
 
 @click.command()
@@ -138,7 +138,7 @@ def study(task: str, as_json: bool, **settings: Any) -> None:
 @shots(0)
 @combine(SELECTION, ORDER)
 @positive("--draws", "Draws of demonstrations.", 1)
-@positive("--limit", "Test records after a seeded shuffle. Default: all.")
+@positive("--limit", "Test records after a seeded shuffle, or the first rows of a file. Default: all.")
 @positive("--train-limit", "Pool for demonstrations after a seeded shuffle. Default: all.")
 @combine(
     SEED,

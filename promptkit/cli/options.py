@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,9 +23,12 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         if isinstance(value, tuple):
             return value
         try:
-            return tuple(dict.fromkeys(int(part) for part in str(value).split(",")))
+            found = tuple(dict.fromkeys(int(part) for part in str(value).split(",")))
         except ValueError:
             self.fail(f"{value!r} is not a list of whole numbers such as 4 or 0,4,16", param, ctx)
+        if max(found) > sys.maxsize:
+            self.fail(f"{max(found)} is more than {sys.maxsize}", param, ctx)
+        return found
 
 
 class Words(click.ParamType[tuple[str, ...]]):
@@ -48,9 +52,12 @@ class NamedNumbers(click.ParamType[dict[str, int]]):
             return value
         try:
             pairs = [part.partition("=") for part in str(value).split(",")]
-            return {name.strip(): int(number) for name, _, number in pairs}
+            found = {name.strip(): int(number) for name, _, number in pairs}
         except ValueError:
             self.fail(f"{value!r} is not a list such as init=3,batch=4", param, ctx)
+        if len(found) < len(pairs):
+            self.fail(f"{value!r} names one source twice", param, ctx)
+        return found
 
 
 class Size(click.ParamType[int]):
@@ -81,7 +88,8 @@ def combine(*options: Function) -> Callable[[Function], Function]:
 
 def positive(name: str, help_: str, default: int | None = None) -> Function:
     """Return an option for a whole number above 0."""
-    return click.option(name, type=click.IntRange(min=1), default=default, show_default=default is not None, help=help_)
+    kind = click.IntRange(1, sys.maxsize)
+    return click.option(name, type=kind, default=default, show_default=default is not None, help=help_)
 
 
 def shots(default: int) -> Function:
@@ -155,5 +163,5 @@ SAMPLING = (
     click.option("--temperature", type=float, help="With several samples: of the draws. Default: 0.7."),
     click.option("--top-p", type=float, help="With several samples: the share of likely tokens to draw. Default: 1."),
 )
-OUT_RUN = click.option("--out", type=click.Path(), help="The run folder. Default: runs/TASK-HASH.")
+OUT_RUN = click.option("--out", type=click.Path(), help="The run folder. Default: one in runs, by task and settings.")
 TRAIN_LIMIT = positive("--train-limit", "Training records (and pool for demonstrations) after a seeded shuffle.", 512)

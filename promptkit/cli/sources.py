@@ -23,8 +23,9 @@ def for_rows(settings: dict[str, Any], verb: str) -> dict[str, Any]:
         "train": set(settings) - {"templates", "data", "balance"},
     }[verb]
     context = click.get_current_context()
-    for name in sorted(settings.keys() - kept):
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            option = "--" + name.replace("templates", "template").replace("_", "-")
-            raise click.UsageError(f"{option} goes with a task, not with a file of rows")
+    for option in sorted(context.command.params, key=lambda option: option.name or ""):
+        given = context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
+        if given and option.name in settings.keys() - kept:
+            names = option.secondary_opts if settings[option.name] is False else option.opts
+            raise click.UsageError(f"{max(names, key=len)} goes with a task, not with a file of rows")
     return {name: value for name, value in settings.items() if name in kept}

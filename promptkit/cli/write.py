@@ -30,7 +30,7 @@ _MIXING = (
     ),
     click.option(
         "--per-record",
-        callback=lambda _, __, given: int(given) if given and given.isdecimal() else given,
+        callback=lambda _, __, given: int(given) if given and given.lstrip("-").isdecimal() else given,
         help="Pairs: in how many templates a record is put, or all.",
     ),
     click.option(
@@ -105,7 +105,8 @@ def build(source: str, kind: str | None, as_json: bool, **settings: Any) -> None
         print_json({"task": source, "as": kind, "out": where, "rows": written, **summary})
         return
     if where:
-        click.echo(f"{written:,} rows written to {where}", err=True)
+        place = f"shards of {where}" if Path(where).suffix and (export.shards or export.shard_rows) else where
+        click.echo(f"{written:,} rows written to {place}", err=True)
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,7 +111,7 @@ def _hub_errors(repository: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, errors.HTTPError) as error:  # type: ignore[attr-defined] # what its client raises
-        reason = " ".join(str(error).split())[:200]
+        reason = textwrap.shorten(str(error), 200, placeholder=" …")
         raise RunError(
             f"{repository}: cannot be pushed to: {reason}; log in with `hf auth login`, or write files with --out"
         ) from error

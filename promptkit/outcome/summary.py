@@ -12,7 +12,7 @@ from promptkit.grid import AXES, NESTED, StudySettings
 from promptkit.outcome.cells import VARIED, Done, fixed_factors, group_methods, leave_out_dropped, list_axes
 from promptkit.outcome.contrasts import compare_best, correlate_models, correlate_scores
 from promptkit.outcome.leaning import Shown, describe_labels
-from promptkit.outcome.tables import fill_forms
+from promptkit.outcome.tables import describe_tests, fill_forms
 from promptkit.outcome.words import describe_agreement, describe_best, describe_leaning, say_place
 from promptkit.splits import Splits
 from promptkit.stats import quantiles
@@ -76,6 +76,7 @@ def summarize_study(
         "agreement": agreement,
         "forms": fill_forms(settings.forms, [*done, *away]),
         "away": [_cell(task, each) for each in away],
+        "by_test": describe_tests(settings.forms, done, away),
         "notes": [
             *splits.notes,
             *describe_notes(cells),

@@ -10,19 +10,27 @@ from typing import Any
 from promptkit.forms import FIGURES, ORDER_SEARCH, SCORE, SEARCHED, Form
 from promptkit.grid import Point
 from promptkit.metrics import correctness, macro_f1
-from promptkit.outcome.cells import Done, condition_of, find_dropped
-from promptkit.stats import summarize
+from promptkit.outcome.cells import Done, condition_of, find_dropped, fixed_factors, group_methods
+from promptkit.stats import bootstrap_interval, summarize
 
 #: What stands for a cell's place on an axis that it has none on.
 NONE = "none"
+#: The axis of other tasks' records.
+TEST = "test"
 #: The score that is meant where a cell has no others.
 PLAIN = "sum"
 
 Place = tuple[str, ...]
+
+
+def _std(values: Sequence[float]) -> float | None:
+    return summarize(values).std if len(values) > 1 else None
+
+
 _VALUES: dict[str, Callable[[Sequence[float]], Any]] = {
     "mean": fmean,
-    "mean ± std": lambda values: [fmean(values), summarize(values).std],
-    "std": lambda values: summarize(values).std,
+    "mean ± std": lambda values: [fmean(values), _std(values)],
+    "std": _std,
     "min": min,
     "median": median,
     "max": max,
@@ -35,14 +43,31 @@ def fill_forms(forms: Sequence[Form], done: Sequence[Done]) -> list[dict[str, An
     """Return every form that these cells can fill, and one on searched orders where no form shows them.
 
     A table is `title`, `header`, `kinds` (of the values of each column: text, percent, plus-minus, count) and `rows`;
-    shares are 0 to 1, plus-minus is [mean, std], and None stands where there is no such run. Beside a k stands
-    whether demonstrations were dropped from its prompts.
+    shares are 0 to 1, plus-minus is [mean, std], and None stands where there is no such run, and for the std of one.
+    Beside a k stands whether demonstrations were dropped from its prompts.
     """
     asked, done = list(forms), _mark_dropped(done)
     searched = any(each.point.picked for each in done)
     if searched and not any(ORDER_SEARCH in (*form.rows, *form.columns) for form in asked):
         asked.append(Form(**SEARCHED))
     return [table for form in asked if (table := _fill(form, done))]
+
+
+def describe_tests(forms: Sequence[Form], done: Sequence[Done], away: Sequence[Done]) -> list[dict[str, Any]]:
+    """Return every condition on each test, its own first, where there are several and no form tells them apart.
+
+    `n` is the number of records of the test, and `accuracy` is over the condition's cells, as for a method.
+    """
+    if not away or any(TEST in (*form.rows, *form.columns) for form in forms):
+        return []
+    found: dict[tuple[tuple[str, str], ...], list[dict[str, Any]]] = {}
+    for group in group_methods(_mark_dropped([*done, *away])):
+        factors, right = fixed_factors(group[0].point), [each.right for each in group]
+        interval = bootstrap_interval(right, groups=[each.cell.sampled for each in group])
+        accuracy = {**summarize([each.accuracy for each in group]).as_dict(), "ci95": interval.as_list()}
+        row = {"factors": factors, "runs": len(group), "n": len(right[0]), "accuracy": accuracy}
+        found.setdefault(tuple(item for item in factors.items() if item[0] != TEST), []).append(row)
+    return [row for rows in found.values() for row in rows]
 
 
 def _mark_dropped(done: Sequence[Done]) -> list[Done]:

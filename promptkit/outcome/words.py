@@ -22,10 +22,11 @@ def describe_best(best: Mapping[str, Any] | None) -> list[str]:
         return [f"All {len(rows) + 1:,} {of} are right equally often on these {best['items']:,} items: none is best."]
     sure = sum(row["adjusted"] < _LEVEL for row in rows)
     nearest = sorted((row for row in rows if row["adjusted"] >= _LEVEL), key=lambda row: row["lead"])
-    others = f"the {len(rows):,} others" if len(rows) > 1 else "the 1 other"
+    others = f"from {sure:,} of the {len(rows):,} others" if len(rows) > 1 else "from the only other"
+    told = "told apart" if sure or len(rows) > 1 else "not told apart"
     name = say_place(best["best"], [best["best"], *(row["factors"] for row in rows)])
     said = (
-        f"Best of {len(rows) + 1:,} {of} is {name}: on these {best['items']:,} items it is told apart from {sure:,} of "
+        f"Best of {len(rows) + 1:,} {of} is {name}: on these {best['items']:,} items it is {told} "
         f"{others} (paired tests, Holm's correction, {100 * _LEVEL:.0f} %)."
     )
     if not nearest:

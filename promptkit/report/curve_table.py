@@ -79,8 +79,8 @@ def describe_crossings(crossings: Sequence[Result]) -> list[str]:
     if sentences:
         sentences.append(
             "At every size the prompt is the one that is best on these very records, of those that need no more "
-            "labelled rows, which favours prompting. Intervals resample records, draws and seeds; p is of the paired "
-            "test, adjusted for the number of sizes."
+            "labelled rows, which favours prompting. The intervals at these sizes resample records, draws and seeds; "
+            "p is of the paired test, adjusted for the number of sizes."
         )
     return sentences
 

@@ -81,10 +81,10 @@ def _verdict(paired: Result) -> str:
     """`difference` and its interval are LoRA minus prompt."""
     difference, (low, high) = paired["difference"], paired["ci95"]
     if low <= 0 <= high:
-        around = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+        around = f"95 % interval over records {100 * low:+.1f} to {100 * high:+.1f}"
         return f"it is too close to call: LoRA minus prompt is {100 * difference:+.1f} points ({around})"
     ahead, ends = ("LoRA", (low, high)) if difference > 0 else ("the prompt", (-high, -low))
-    return f"{ahead} is ahead by {percent(abs(difference))} points (95 % interval {percent_range(ends)})"
+    return f"{ahead} is ahead by {percent(abs(difference))} points (95 % interval over records {percent_range(ends)})"
 
 
 def _equal_data(result: Result) -> list[str]:

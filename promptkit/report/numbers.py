@@ -89,6 +89,17 @@ _PAIRS = {
 }
 
 
+#: The columns of an accuracy over several runs.
+OVER_RUNS = (
+    Column("runs", "runs", "count"),
+    Column("mean", "mean", "percent"),
+    Column("95 %", "ci95", "interval"),
+    Column("std", "std", "percent"),
+    Column("min", "min", "percent"),
+    Column("max", "max", "percent"),
+)
+
+
 def count_conditions(source: Source) -> Numbers:
     """Return a row per condition: what it is, and its accuracy over draws, orders and seeds."""
     result = source.result
@@ -97,21 +108,34 @@ def count_conditions(source: Source) -> Numbers:
     columns = (
         Column("condition", "condition"),
         *(Column(axis, axis) for axis in axes),
-        Column("runs", "runs", "count"),
-        Column("mean", "mean", "percent"),
-        Column("95 %", "ci95", "interval"),
-        Column("std", "std", "percent"),
-        Column("min", "min", "percent"),
-        Column("max", "max", "percent"),
+        *OVER_RUNS,
         Column("spread", "spread", "percent"),
     )
     rows = []
     for each in result["methods"]:
-        accuracy = each["accuracy"]
-        figures = [accuracy["mean"], accuracy.get("ci95"), *(accuracy[key] for key in ("std", "min", "max"))]
         place = [each["factors"].get(axis) for axis in axes]
-        rows.append((names[condition_of(each)], *place, each["runs"], *figures, each["spread"]))
+        spread = each["spread"] if each["runs"] > 1 else None
+        rows.append((names[condition_of(each)], *place, *over_runs(each["accuracy"], each["runs"]), spread))
     return Numbers("conditions", "Every condition, accuracy in %", columns, tuple(rows))
+
+
+def over_runs(accuracy: Result, runs: int) -> list[Any]:
+    """Return the values of the columns `OVER_RUNS`; one run has no spread."""
+    extremes = [accuracy[key] if runs > 1 else None for key in ("std", "min", "max")]
+    return [runs, accuracy["mean"], accuracy.get("ci95"), *extremes]
+
+
+def count_calibrations(source: Source) -> Numbers:
+    """Return a row per condition and score or calibration of it: its accuracy over draws, orders and seeds."""
+    names = name_conditions(source.result)
+    rows = tuple(
+        (names[condition_of(method)], reading["name"], *over_runs(reading["accuracy"], method["runs"]))
+        for method in source.result["methods"]
+        for reading in method.get("calibrations", ())
+    )
+    columns = (Column("condition", "condition"), Column("score", "score"), *OVER_RUNS)
+    title = "The same records by other scores and calibrations, accuracy in %"
+    return Numbers("calibrations", title, columns, rows)
 
 
 def count_cells(source: Source) -> Numbers:

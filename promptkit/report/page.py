@@ -14,7 +14,7 @@ from promptkit.report.numbers import Item, Numbers, say_answers
 from promptkit.report.prompt_view import ESCAPES
 from promptkit.report.rebuild import Shown
 from promptkit.report.source import Source
-from promptkit.report.wording import percent, percent_range
+from promptkit.report.wording import count_of, percent, percent_range, say_cells
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -51,8 +51,7 @@ def render_page(
         verdict=result["verdict"],
         drawings=[(plot, Markup(drawing)) for plot, drawing in drawings],
         tables=tables,
-        forms_title="In the paper's form" if result["preset"]["reference"] else "Tables",
-        forms=[numbers for name, numbers in tables.items() if name.startswith("form-")],
+        sections=_sections(source, tables),
         prompts=shown,
         no_prompts=prompts,
         kinds=list(dict.fromkeys(kind for each in shown for kind, _ in each.pieces)),
@@ -66,9 +65,18 @@ def render_page(
         percent=percent,
         percent_range=percent_range,
         say_answers=say_answers,
+        count_of=count_of,
         marked=mark_whitespace,
     )
     return page.encode("utf-8", "replace")
+
+
+def _sections(source: Source, tables: Mapping[str, Numbers]) -> list[tuple[str, str, list[Numbers]]]:
+    """Return the tables that stand before the figures, as (id, title, tables)."""
+    title = "In the paper's form" if source.result["preset"]["reference"] else "Tables"
+    forms = [numbers for name, numbers in tables.items() if name.startswith("form-")]
+    tests = [tables[name] for name in ("by-test",) if name in tables]
+    return [each for each in (("forms", title, forms), ("by-test", "By test", tests)) if each[2]]
 
 
 @cache
@@ -81,17 +89,16 @@ def _template() -> Template:
 
 def _headlines(source: Source) -> list[str]:
     result = source.result
-    axes = [f"{len(values)} {axis}" for axis, values in result["axes"].items() if len(values) > 1]
-    first = [*result["models"], f"{result['records']['test']:,} test records"]
+    first = [*result["models"], count_of(result["records"]["test"], "test record")]
     if result.get("labels"):
         first.append(f"{len(result['labels'])} labels")
     if result.get("chance") is not None:
         first.append(f"guessing {percent(result['chance'])} %")
     if result.get("majority") is not None:
         first.append(f"always the most frequent label {percent(result['majority'])} %")
-    second = [f"{len(result['cells']):,} cells", *([" x ".join(axes)] if axes and source.kind == "study" else [])]
+    cells = say_cells(result) if source.kind == "study" else count_of(len(result["cells"]), "cell")
     preset = result["preset"]
-    return [" · ".join(first), " · ".join(second), *(preset[key] for key in ("reference", "about") if preset.get(key))]
+    return [" · ".join(first), cells, *(preset[key] for key in ("reference", "about") if preset.get(key))]
 
 
 def _made(source: Source) -> list[tuple[str, str]]:

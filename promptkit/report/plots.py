@@ -87,8 +87,8 @@ def _draw_strips(result: Result, methods: Sequence[Result]) -> Figure:
         if accuracy.get("ci95"):
             low, high = (100 * end for end in accuracy["ci95"])
             axes.barh(row, high - low, left=low, height=0.72, color=colour, alpha=0.16, linewidth=0)
-        axes.plot(values, [row + shift for shift in _stack(values)], ".", color=colour, ms=7, mec=PAPER, mew=0.5)
         axes.plot([100 * accuracy["mean"]] * 2, [row - 0.4, row + 0.4], color=colour, lw=2.2, solid_capstyle="butt")
+        axes.plot(values, [row + shift for shift in _stack(values)], ".", color=colour, ms=7, mec=PAPER, mew=0.5)
     draw_chance(axes, result, vertical=True)
     axes.set_yticks(range(len(methods)), [brief_name(names[condition_of(each)]) for each in methods])
     axes.set_ylim(len(methods) - 0.4, -0.6)

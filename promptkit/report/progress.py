@@ -35,6 +35,7 @@ class Bars:
             TaskProgressColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
             console=self._console,
+            speed_estimate_period=600,  # of parts as different as a training and a score, not of the last half minute
             transient=True,
             disable=not self._console.is_terminal,
         )

@@ -215,6 +215,13 @@ class _Form(_Part):
     rows: list[list[Any]]
 
 
+class _Test(_Part):
+    factors: Factors
+    runs: int
+    n: int
+    accuracy: _Spread
+
+
 class _End(_Part):
     mean: float
     std: float
@@ -243,7 +250,8 @@ class Study(Comparison):
     best: _Best | None = None
     agreement: list[_Ranks] = []
     forms: list[_Form] = []
-    away: list[_Cell] = []
+    away: list[_StudyCell] = []
+    by_test: list[_Test] = []
     budget: _Budget | None = None
 
 

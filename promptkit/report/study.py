@@ -14,7 +14,7 @@ from rich.text import Text
 from promptkit.report.numbers import Numbers
 from promptkit.report.study_numbers import count_study
 from promptkit.report.table import print_lines, print_section
-from promptkit.report.wording import NOTHING, p_value, percent, percent_range
+from promptkit.report.wording import NOTHING, count_of, p_value, percent, percent_range, say_cells
 
 Result = Mapping[str, Any]
 _FIGURES = frozenset("0123456789.,–-±<to ")  # columns of figures are never cut short; names may go on in the next line
@@ -32,6 +32,8 @@ def print_study(result: Result, console: Console) -> None:
     for name in [name for name in tables if name.startswith("form")]:
         print_numbers(console, tables[name])
     print_table(console, f"Conditions, {_what(result)} in %, on the same test records", _conditions(result))
+    if "by-test" in tables:
+        print_numbers(console, tables["by-test"])
     if calibrated := _calibrations(result):
         print_table(console, "The same records by other scores and calibrations, accuracy in %", calibrated)
     if result["factors"]:
@@ -41,6 +43,16 @@ def print_study(result: Result, console: Console) -> None:
     if "ranks" in tables:
         print_numbers(console, tables["ranks"], width=6)
     print_section(console, "Notes", [str(note) for note in result["notes"]])
+    console.print()
+    console.print(Text(f"run    {result['run']}"), highlight=False, soft_wrap=True)
+
+
+def print_forecast(result: Result, console: Console) -> None:
+    """Print what a study will take: the object of `--dry-run`."""
+    takes = f"{result['tokens_computed']:,} tokens, {result['minutes']:,.1f} minutes on this machine"
+    print_lines(console, [f"{result['task']} · {count_of(result['cells'], 'cell')}"], style="bold")
+    print_lines(console, ["", f"To score what the run folder does not hold yet: about {takes}."])
+    print_lines(console, [f"Trainings ({result['trainings']:,}) and order searches are in neither figure."])
     console.print()
     console.print(Text(f"run    {result['run']}"), highlight=False, soft_wrap=True)
 
@@ -88,11 +100,9 @@ def _fill(headers: Sequence[str], widths: Mapping[str, int], room: int) -> list[
 
 
 def _headlines(result: Result) -> list[str]:
-    axes = [f"{len(values)} {axis}" for axis, values in result["axes"].items() if len(values) > 1]
-    first = [str(result["task"]), *result["models"], f"{result['records']['test']:,} test records"]
-    second = [f"{len(result['cells']):,} cells", " x ".join(axes)] if axes else [f"{len(result['cells']):,} cells"]
+    first = [str(result["task"]), *result["models"], count_of(result["records"]["test"], "test record")]
     reference = result["preset"]["reference"]
-    return [" · ".join(first), " · ".join(second), *([reference] if reference else [])]
+    return [" · ".join(first), say_cells(result), *([reference] if reference else [])]
 
 
 def _conditions(result: Result) -> list[dict[str, str]]:
@@ -102,7 +112,7 @@ def _conditions(result: Result) -> list[dict[str, str]]:
             **_place(method, result),
             **_shown(method, result),
             "runs": str(method["runs"]),
-            **_spread(method["accuracy"]),
+            **_spread(method["accuracy"], method["runs"]),
             **_behind(method, result),
         }
         for method in result["methods"]
@@ -130,7 +140,7 @@ def _behind(method: Result, result: Result) -> dict[str, str]:
 def _calibrations(result: Result) -> list[dict[str, str]]:
     """A row per condition and score or calibration."""
     return [
-        {**_place(method, result), "score": reading["name"], **_spread(reading["accuracy"])}
+        {**_place(method, result), "score": reading["name"], **_spread(reading["accuracy"], method["runs"])}
         for method in result["methods"]
         for reading in method.get("calibrations", ())
     ]
@@ -144,12 +154,13 @@ def _place(method: Result, result: Result) -> dict[str, str]:
     return {" · ".join(axes): " · ".join(_short(axis, method["factors"].get(axis, "–"), result) for axis in axes)}
 
 
-def _spread(accuracy: Result) -> dict[str, str]:
+def _spread(accuracy: Result, runs: int) -> dict[str, str]:
+    """The figures over runs; one run has no spread."""
     return {
         "mean": percent(accuracy["mean"]),
         **({"95 %": percent_range(accuracy["ci95"])} if accuracy.get("ci95") else {}),
-        "std": percent(accuracy["std"]),
-        "min-max": percent_range((accuracy["min"], accuracy["max"])),
+        "std": percent(accuracy["std"]) if runs > 1 else NOTHING,
+        "min-max": percent_range((accuracy["min"], accuracy["max"])) if runs > 1 else NOTHING,
     }
 
 
@@ -184,7 +195,7 @@ def _by_level(result: Result) -> list[tuple[str, list[dict[str, str]]]]:
                 axis: _short(axis, level["value"], result),
                 "cells": str(level["cells"]),
                 "mean": percent(level["mean"]),
-                "min-max": percent_range((level["min"], level["max"])),
+                "min-max": percent_range((level["min"], level["max"])) if level["cells"] > 1 else NOTHING,
             }
             for level in levels
         ]

@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptkit.report.numbers import Column, Numbers
-from promptkit.report.source import condition_of, name_conditions
+from promptkit.report.numbers import OVER_RUNS, Column, Numbers, over_runs
+from promptkit.report.source import condition_of, name_conditions, varying_axes
 
 Result = Mapping[str, Any]
 
 
 def count_study(result: Result) -> list[Numbers]:
     """Return the tables of a study that have rows, those of its paper first."""
-    found = [*_forms(result), _budget(result), _best(result), _labels(result), _repeats(result), _agreement(result)]
+    found = [
+        *_forms(result),
+        _by_test(result),
+        _budget(result),
+        _best(result),
+        _labels(result),
+        _repeats(result),
+        _agreement(result),
+    ]
     return [table for table in found if table and table.rows]
 
 
@@ -27,6 +35,17 @@ def _forms(result: Result) -> list[Numbers]:
         )
         for number, form in enumerate(result.get("forms", ()), 1)
     ]
+
+
+def _by_test(result: Result) -> Numbers:
+    found = result.get("by_test", ())
+    axes = varying_axes(found)
+    columns = (*(Column(axis, axis) for axis in axes), Column("records", "n", "count"), *OVER_RUNS)
+    rows = tuple(
+        (*(each["factors"].get(axis) for axis in axes), each["n"], *over_runs(each["accuracy"], each["runs"]))
+        for each in found
+    )
+    return Numbers("by-test", "Conditions by test, accuracy in %", columns, rows)
 
 
 def _budget(result: Result) -> Numbers | None:

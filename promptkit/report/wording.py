@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 NOTHING = "–"
+#: Axes whose values are not counted under the axis's own name, and what they are called.
+_COUNTED = {"k": "numbers of demonstrations", "labels": "sets of label words", "demo-labels": "kinds of labels shown"}
 FLOP = (
     (1e18, "EFLOP"),
     (1e15, "PFLOP"),
@@ -52,6 +54,23 @@ def test_items(result: Mapping[str, Any]) -> int:
     """Return the number of test records that every condition was run on."""
     records = result.get("records") or {}
     return int(records.get("test") or result["cells"][0]["n"])
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return `1 cell`, `1,204 cells`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def say_cells(result: Mapping[str, Any]) -> str:
+    """Return how many cells a study has, of what: `8 cells · 2 templates x 4 draws · 8 more cells on mr`."""
+    axes = [
+        f"{len(values)} {_COUNTED.get(axis, axis + 's')}" for axis, values in result["axes"].items() if len(values) > 1
+    ]
+    parts = [count_of(len(result["cells"]), "cell"), *([" x ".join(axes)] if axes else [])]
+    if away := result.get("away"):
+        tests = dict.fromkeys(cell["factors"].get("test", NOTHING) for cell in away)
+        parts.append(f"{count_of(len(away), 'more cell')} on {', '.join(tests)}")
+    return " · ".join(parts)
 
 
 def draw_name(draw: Mapping[str, Any] | None) -> str:

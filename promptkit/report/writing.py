@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from promptkit.errors import PromptkitError
+from promptkit.errors import DataError, PromptkitError
 from promptkit.report import numbers
 from promptkit.report.curve_numbers import count_curves
 from promptkit.report.folder import check_folder, write_folder
@@ -34,8 +34,11 @@ def write_report(
     is a folder that is empty or holds an earlier report (default: `report` in the run folder). `data` is where the
     records are, for a run that was made with `--data`: without them the page shows no prompts and no texts.
 
-    Raises RunError for a run that is not finished or damaged, and a folder that holds anything else.
+    Raises RunError for a run that is not finished or damaged, and a folder that holds anything else; DataError where
+    `data` is not there.
     """
+    if data is not None and not Path(data).exists():
+        raise DataError(f"{data}: no such file or folder")
     source = load_source(Path(run))
     folder = Path(out) if out else source.folder / "report"
     check_folder(folder)
@@ -70,6 +73,7 @@ def make_tables(source: Source, items: Sequence[Item]) -> dict[str, Numbers]:
     made = [
         *(count_study(source.result) if source.kind == "study" else ()),
         numbers.count_conditions(source),
+        numbers.count_calibrations(source),
         *count_curves(source.result),
         numbers.count_shares(source),
         numbers.count_levels(source),

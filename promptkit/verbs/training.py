@@ -166,6 +166,12 @@ def _training_set(
         validation, kept = (
             _balance(task, some, seeds["data"], most) for some, most in ((validation, None), (kept, limit))
         )
+        if not kept:
+            some = f" in {limit} of them" if limit is not None else ""
+            raise TrainError(
+                f"task {task.name!r}: its training records do not have each of {len(task.labels or ())} labels{some}; "
+                "raise --train-limit, or leave --balance out"
+            )
     pairs = [build_pair(draw(record), record, chat=chat) for record in kept]
     return pairs, [build_prompt(draw(record), record, chat=chat) for record in validation]
 

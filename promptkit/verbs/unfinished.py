@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from promptkit.errors import PromptkitError, RunError
+from promptkit.errors import RunError
 from promptkit.files import Columns, check_free, find_writer, folders_above, publish, unwritable
 from promptkit.lock import take_lock
 
@@ -23,8 +24,9 @@ _OWN = re.compile(r"what\.(json|new)|(rows|index)\.jsonl|whole\.\w+")  # all tha
 class Unfinished:
     """The parts of an output file that are done, in the folder OUT.part beside it.
 
-    `rows.jsonl` holds their rows; `index.jsonl` has a line per part with where it ends in that file, and a digest of
-    what it was made from. A part counts once its line is there: what a kill left behind it is cut off.
+    `rows.jsonl` holds their rows; `index.jsonl` has a line per part with where it ends in that file, the SHA-256 of its
+    bytes, and a digest of what it was made from. A part counts once its line is there: what a kill left behind it is
+    cut off. Raises RunError where the parts are not what was written.
     """
 
     def __init__(self, out: Path, folder: Path, rows: BinaryIO, index: BinaryIO) -> None:
@@ -36,10 +38,11 @@ class Unfinished:
 
     def add(self, rows: Sequence[Row], digest: str) -> None:
         """Keep the rows of one more part, and the digest of what they were made from."""
-        for row in rows:
-            self._rows.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+        written = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+        self._rows.write(written)
         _sync(self._rows)
-        line = {"rows": self.count + len(rows), "end": self._rows.tell(), "digest": digest}
+        own = hashlib.sha256(written).hexdigest()
+        line = {"rows": self.count + len(rows), "end": self._rows.tell(), "sha256": own, "digest": digest}
         self._index.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
         _sync(self._index)
         self.count += len(rows)
@@ -67,13 +70,19 @@ class Unfinished:
     def _cut(self) -> None:
         """Take over the parts that are there, and cut off what lies behind the last of them."""
         size = self._rows.seek(0, os.SEEK_END)
+        self._rows.seek(0)
         self._index.seek(0)
         end = place = 0
-        for line in self._index:
-            if not line.endswith(b"\n") or (part := orjson.loads(line))["end"] > size:
-                break
-            place, end, self.count = place + len(line), part["end"], part["rows"]
-            self.digests.append(part["digest"])
+        try:
+            for line in self._index:
+                if not line.endswith(b"\n") or (part := orjson.loads(line))["end"] > size:
+                    break
+                if hashlib.sha256(self._rows.read(part["end"] - end)).hexdigest() != part["sha256"]:
+                    raise ValueError("its rows are not those that were written")
+                place, end, self.count = place + len(line), part["end"], part["rows"]
+                self.digests.append(part["digest"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise _damaged(self.folder / _INDEX, error) from error
         for file, size in ((self._index, place), (self._rows, end)):
             file.seek(size)
             file.truncate()
@@ -100,7 +109,7 @@ def unfinished(out: Path, what: Mapping[str, str]) -> Iterator[Unfinished]:
             done = Unfinished(out, folder, rows, index)
             try:
                 yield done
-            except PromptkitError:
+            except Exception:
                 if not done.digests:
                     _remove(folder)
                 raise
@@ -151,8 +160,8 @@ def _check_same(folder: Path, what: Mapping[str, str]) -> None:
         return
     try:
         there = dict(orjson.loads(path.read_bytes()))
-    except ValueError as error:
-        raise RunError(f"{path}: is damaged ({error}); remove {folder}, or give another --out") from error
+    except (ValueError, TypeError) as error:
+        raise _damaged(path, error) from error
     differing = [
         f"{name} {there.get(name)!s:.12} there, {value:.12} now"
         for name, value in what.items()
@@ -162,6 +171,10 @@ def _check_same(folder: Path, what: Mapping[str, str]) -> None:
         raise RunError(
             f"{folder}: holds the beginning of another output ({differing[0]}); remove it, or give another --out"
         )
+
+
+def _damaged(path: Path, error: Exception) -> RunError:
+    return RunError(f"{path}: is damaged ({error}); remove {path.parent}, or give another --out")
 
 
 def _sync(file: BinaryIO) -> None:
