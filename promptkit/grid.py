@@ -123,6 +123,9 @@ class StudySettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise PromptkitError(f"{name} is {value}; it must be 1 or more")
+        for name, values in (("formats", self.formats), ("orders", self.orders)):
+            if any(value.isdecimal() and int(value) < 1 for value in values):
+                raise PromptkitError(f"{name} are {', '.join(values)}; a number of them must be 1 or more")
         if any(k < 1 for k in self.shots):
             raise SelectionError(f"shots are {list(self.shots)}; each must be 1 or more (zero-shot is a method)")
         for name in self.demo_labels:

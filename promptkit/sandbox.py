@@ -214,13 +214,13 @@ def _undefined_message(tree: nodes.Template, path: Path, name: str) -> str:
     for macro in tree.find_all(nodes.Macro):
         arguments = [argument.name for argument in macro.args]
         for use in macro.find_all(nodes.Name):
-            if use.name == name and use.ctx == "load":
+            if use.name == name and use.ctx == "load" and name not in arguments:
                 return (
                     f"{display_path(path)}:{use.lineno}: {name!r} is not defined; the macro {macro.name!r} "
                     f"takes: {', '.join(arguments) or 'nothing'}.{nearest(name, arguments)}"
                 )
     line = next((use.lineno for use in tree.find_all(nodes.Name) if use.name == name), 1)
-    return f"{display_path(path)}:{line}: {name!r} is not defined"
+    return f"{display_path(path)}:{line}: {name!r} is not defined outside of a macro"
 
 
 def explain_render_error(error: BaseException, where: str, path: Path | None = None) -> TemplateError:

@@ -192,11 +192,22 @@ class BoundTemplate:
 
     @cached_property
     def shared_choices(self) -> tuple[str, ...] | None:
-        """The choices of every record, where a target depends on nothing but its label."""
+        """The choices of every record, where a target depends on nothing but its label.
+
+        Raises TemplateError where two labels have the same: no score could tell them apart.
+        """
         if not self.words or not set(self.template.parts["target"].arguments) <= {"label", "index", "labels"}:
             return None
         nobody = Record(id="", fields={}, label=None)
-        return tuple(self._target(nobody, word, index) for index, word in enumerate(self.words))
+        choices = tuple(self._target(nobody, word, index) for index, word in enumerate(self.words))
+        for index, choice in enumerate(choices):
+            if (first := choices.index(choice)) < index:
+                pair = f"{self.words[first]!r} and {self.words[index]!r}"
+                raise TemplateError(
+                    f"template {self.template.name}: two labels have the same target {choice!r}, {pair}; "
+                    "let `target` print the label"
+                )
+        return choices
 
     def _target(self, record: Record, label: str, index: int) -> str:
         values = {**self._values(record), "label": label, "index": index}

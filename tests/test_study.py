@@ -295,6 +295,8 @@ def test_values_of_a_preset_may_stand_alone(project: Project) -> None:
         ({"methods": ("lora",), "templates": ("cot",)}, TemplateError, "no template matches"),
         ({"methods": ("few-shot-cot",)}, TemplateError, "task 'films' has no field `rationale`"),
         ({"draws": 0}, PromptkitError, "draws is 0"),
+        ({"orders": ("0",)}, PromptkitError, "orders are 0; a number of them must be 1 or more"),
+        ({"formats": ("own", "0")}, PromptkitError, "formats are own, 0; a number of them must be 1 or more"),
         ({"shots": (0,)}, SelectionError, "each must be 1 or more"),
         ({"preset": "lu2023"}, PromptkitError, r"unknown preset 'lu2023'.*Did you mean 'lu2022'\?"),
     ],

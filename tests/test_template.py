@@ -100,6 +100,15 @@ def test_words_stand_for_labels(project: Project) -> None:
     assert "either bad or very good" in bound.instruction
 
 
+def test_labels_of_one_target_are_refused(project: Project) -> None:
+    """No score can tell them apart, so nothing is measured or trained."""
+    project.write("templates/films/same.jinja", TEMPLATE.replace("{{ label }}", "{{ label[-3:] }}"))
+    bound = load_template("films/same").bind(load_task("films"))
+    message = r"films/same: two labels have the same target ' ive', 'negative' and 'positive'; let `target` print the"
+    with pytest.raises(TemplateError, match=message):
+        bound.choices(Record(id="a", fields={"text": "x"}, label=0))
+
+
 def test_optional_field_is_left_to_its_default(project: Project) -> None:
     """A part may ask for a field that a task lacks if it brings a default."""
     source = TEMPLATE.replace("input(text)", 'input(text, title="no title")').replace("Text:", "{{ title }}:")
@@ -110,6 +119,7 @@ def test_optional_field_is_left_to_its_default(project: Project) -> None:
     ("old", "new", "message"),
     [
         ("input(text)", "input(txt)", r"other.jinja:7: 'text' is not defined; the macro 'input' takes: txt"),
+        ("{% macro input", "{{ text }}{% macro input", r"other.jinja:\d+: 'text' is not defined outside of a macro"),
         ("{{ text }}", "{{ txt }}", r"other.jinja:7: 'txt' is not defined.*Did you mean 'text'\?"),
         ("{{ text }}", "{{ text.__class__ }}", r"other.jinja:7: the sandbox refuses the attribute '__class__'"),
         ("{{ text }}", "{{ text | attr('__class__') }}", r"other.jinja:7: .*the sandbox refuses this"),
