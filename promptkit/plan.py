@@ -235,7 +235,7 @@ def choose_methods(task: Task, settings: CompareSettings, bounds: Sequence[Bound
             name, reasons = bound.template.name, bound.template.is_cot
             if {name, name.partition("/")[2]} & {*settings.templates} and reasons not in {METHODS[m] for m in asked}:
                 kind = "a" if reasons else "no"
-                raise TemplateError(f"template {name} has {kind} rationale, and none of {', '.join(asked)} takes that")
+                raise TemplateError(f"template {name} has {kind} rationale, and none of the methods takes that")
         return [method for method in METHODS if method in asked]
     fitting = [m for m, reasons in METHODS.items() if reasons in kinds and (task.has_rationales or not reasons)]
     fitting = [m for m in fitting if settings.few or not m.startswith("few-shot")]

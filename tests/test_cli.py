@@ -312,6 +312,13 @@ def test_what_cannot_be_meant_is_a_usage_error(run: Any, project: Project, words
     assert message in ran.err
 
 
+def test_shards_are_not_named_as_one_file(project: Project, run: Any) -> None:
+    """The name that is given is that of no file."""
+    ran = run("build", "films", "--data", "data", "--as", "pairs", "--shards", "2", "--out", "set/train.parquet")
+    assert ran.err.endswith(" rows written to shards of set/train.parquet\n")
+    assert not Path("set/train.parquet").exists()
+
+
 @pytest.mark.parametrize("verb", ["build", "score"])
 def test_a_name_that_is_no_text_is_refused_before_the_work(small: Project, run: Any, verb: str) -> None:
     """What was made would have to name it."""

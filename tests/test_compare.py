@@ -256,7 +256,7 @@ def test_settings_out_of_range_are_explained(small: Model) -> None:
         compare("films", model=small.name, methods=("few-shots",), data="data")
     with pytest.raises(SelectionError, match="k=50 demonstrations were asked for, but the pool of 6 records"):
         compare("films", model=small.name, **{**SMALL, "shots": (50,), "methods": ("few-shot",)})
-    with pytest.raises(TemplateError, match=r"sentiment/cot has a rationale, and none of zero-shot takes that"):
+    with pytest.raises(TemplateError, match=r"sentiment/cot has a rationale, and none of the methods takes that"):
         compare("reviews", model="tiny", methods=("zero-shot",), templates=("cot",), limit=4)
     with pytest.raises(TemplateError, match="method 'few-shot-cot' shows rationales, and task 'films' has no field"):
         compare("films", model=small.name, **{**SMALL, "methods": ("few-shot-cot",)})

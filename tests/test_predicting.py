@@ -290,6 +290,21 @@ def test_an_output_is_never_overwritten_or_shared(network: Model, project: Proje
     assert done.count == 0
 
 
+def test_any_error_before_the_first_row_leaves_no_folder(project: Project) -> None:
+    """Also one that nobody thought of; once there are rows, they stay."""
+
+    def fail(rows: int) -> None:
+        with unfinished(Path("out.jsonl"), {"a": "b"}) as done:
+            for _ in range(rows):
+                done.add([{"id": "1"}], "digest")
+            raise RuntimeError
+
+    for rows in (0, 1):
+        with pytest.raises(RuntimeError):
+            fail(rows)
+        assert Path("out.jsonl.part").exists() == bool(rows)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

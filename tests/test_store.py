@@ -170,6 +170,14 @@ def test_a_damaged_cell_is_named(tmp_path: Path, content: bytes) -> None:
         list(run.cells())
 
 
+def test_a_damaged_run_json_asks_for_another_folder(tmp_path: Path) -> None:
+    """Without it the folder is no run, so that to delete it would not help."""
+    folder = Run.open(tmp_path / "run", SETTINGS).folder
+    (folder / "run.json").write_text("{")
+    with pytest.raises(RunError, match=r"run.json: was damaged .*; give another --out$"):
+        Run.open(folder, SETTINGS)
+
+
 ANSWER = {"predicted": 0, "label": 1}
 
 

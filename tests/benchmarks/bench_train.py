@@ -5,14 +5,14 @@
 
 All train the same network with random weights on the same rows of a task, with the same rank, first weights, batches,
 optimizer and learning rates, in one number format: `auto` is that which `promptkit train --dtype auto` takes here.
-`Trainer + peft` is what its documentation shows: labels of -100 on the prompt, padded
-batches. `TRL` is SFTTrainer on tokenized rows, needs `--peer-python` with trl in it, and runs twice: as it comes, and
-without activation checkpointing, its best on a CPU. `promptkit` has the same rows in the same batches, `by length` its
-own batches. Each is a process of its own; they take turns, some steps at a time, and one more round before it that is
-not counted: `promptkit` checks its packing there. Taken is the median over the turns of seconds (and processor seconds,
-which depend less on what else the machine does) per token of the rows, for batches by length are now short, now long;
-it is given for a step of as many tokens as the mean one. All processes stay, and a stock trainer of Qwen's shape on 16
-rows has some 9 GB: name those to be compared with `--only`.
+`Trainer + peft` is what its documentation shows: labels of -100 on the prompt, padded batches. `TRL` is SFTTrainer on
+tokenized rows, needs `--peer-python` with promptkit and trl in it, and runs twice: as it comes, and without activation
+checkpointing, its best on a CPU. `promptkit` has the same rows in the same batches, `by length` its own batches. Each
+is a process of its own; they take turns, some steps at a time, and one more round before it that is not counted:
+`promptkit` checks its packing there. Taken is the median over the turns of seconds (and processor seconds, which depend
+less on what else the machine does) per token of the rows, for batches by length are now short, now long; it is given
+for a step of as many tokens as the mean one. All processes stay, and a stock trainer of Qwen's shape on 16 rows has
+some 9 GB: name those to be compared with `--only`.
 """
 
 from __future__ import annotations
