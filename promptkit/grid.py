@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from promptkit.forms import Form
 from promptkit.library import find_names
 from promptkit.order import order_demonstrations, sample_orders
 from promptkit.order_search import Search, Wanted, first_candidates, parse_search
+from promptkit.parsing import is_whole, parse_toml, parse_whole
 from promptkit.plan import METHODS, Step, passes_over, refuse_methods
 from promptkit.readings import choose_readings, refuse_readings
 from promptkit.record import Record
@@ -124,7 +124,7 @@ class StudySettings:
             if value is not None and value < 1:
                 raise PromptkitError(f"{name} is {value}; it must be 1 or more")
         for name, values in (("formats", self.formats), ("orders", self.orders)):
-            if any(value.isdecimal() and int(value) < 1 for value in values):
+            if any(is_whole(value) and parse_whole(value) < 1 for value in values):
                 raise PromptkitError(f"{name} are {', '.join(values)}; a number of them must be 1 or more")
         if any(k < 1 for k in self.shots):
             raise SelectionError(f"shots are {list(self.shots)}; each must be 1 or more (zero-shot is a method)")
@@ -157,8 +157,8 @@ def _read_preset(preset: str | Path) -> dict[str, Any]:
             f"unknown preset {str(preset)!r}; known: {', '.join(known)}, or a TOML file.{nearest(str(preset), known)}"
         )
     try:
-        read = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        read = parse_toml(path.read_bytes())
+    except ValueError as error:
         raise PromptkitError(f"{path}: is no TOML: {error}") from error
     types = get_type_hints(StudySettings)
     for key, value in read.items():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from promptkit.data import hash_order
 from promptkit.errors import SelectionError, nearest
+from promptkit.parsing import is_whole, parse_whole
 from promptkit.record import Record
 from promptkit.select.pool import record_text
 
@@ -103,8 +104,8 @@ def sample_orders(k: int, count: int, seed: int = 0) -> tuple[int, ...]:
 
 def check_order(order: str | int) -> int | None:
     """Return the number that an order is, None for a name; raises SelectionError for one that does not exist."""
-    if isinstance(order, int) or (order.isascii() and order.isdecimal()):
-        return int(order)
+    if isinstance(order, int) or is_whole(order):
+        return order if isinstance(order, int) else parse_whole(order)
     if order not in ORDERS:
         known = ", ".join(ORDERS)
         raise SelectionError(

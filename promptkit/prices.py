@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptkit.errors import PromptkitError
+from promptkit.parsing import parse_toml
 
 _TABLES = "expected `currency` and [local] with per_hour, or [tokens] with input and output (per million), or both"
 
@@ -54,10 +54,10 @@ def load_prices(path: str | Path) -> Prices:
     Raises PromptkitError for a file that cannot be read, is no TOML, has an unknown key or a price below 0.
     """
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        content = parse_toml(Path(path).read_bytes())
     except OSError as error:
         raise PromptkitError(f"{path}: the price file cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise PromptkitError(f"{path}: is no TOML: {error}") from error
     try:
         prices = Prices(**content)

@@ -28,6 +28,7 @@ from typing import IO, Any, TypeAlias
 from promptkit.errors import RunError
 from promptkit.files import check_name, host_mark, new_file, temporary_path, unwritable
 from promptkit.lock import take_lock
+from promptkit.parsing import parse_json_object
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
@@ -283,14 +284,11 @@ def _is_prediction(found: Any) -> bool:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        return parse_json_object(path.read_bytes())
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror}); give another --out") from error
     except ValueError as error:
         raise _damaged(path) from error
-    if not isinstance(content, dict):
-        raise _damaged(path)
-    return content
 
 
 def _canonical(value: JSON, where: object, indent: int | None = None) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from pydantic import (
 
 from promptkit.errors import TaskError, nearest
 from promptkit.library import display_path, find_names
+from promptkit.parsing import parse_toml
 
 #: Field names with a meaning of their own; every other name but those of `TAKEN` is the template author's.
 RESERVED = ("id", "label", "rationale", "choices")
@@ -177,14 +177,11 @@ def load_task(name: str | Path) -> Task:
         raise TaskError(f"unknown task {str(name)!r}; known: {', '.join(known)}.{nearest(str(name), known)}")
     try:
         content = path.read_bytes()
-        text = content.decode("utf-8-sig")  # editors may write a byte order mark first
-        settings = tomllib.loads(text)
+        settings, text = parse_toml(content), content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise TaskError(f"{path}: no such task file; give a name from `promptkit list` or a path") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise TaskError(f"{_place(path, error)}: {error}") from error
-    except RecursionError as error:
-        raise TaskError(f"{display_path(path)}: is nested too deeply to be read; a task file has two levels") from error
     if "tasks" in settings:
         raise TaskError(f"{display_path(path)}: is a mixture of tasks, which only `promptkit build` takes; name a task")
     reserved = {"name": path.stem, "path": path, "hash": hashlib.sha256(content).hexdigest()}

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -430,3 +431,46 @@ def test_killed_run_goes_on(small: Project, run: Any) -> None:
     assert run("compare", "films", *FEW, "--out", "killed", "--json").code == 0
     assert run("compare", "films", *FEW, "--out", "whole", "--json").code == 0
     assert bytes_of("killed") == bytes_of("whole")
+
+
+def test_a_fault_of_promptkits_own_is_one_line_and_a_file(
+    run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What nobody foresaw ends with exit code 70: one line that names a file with the traceback."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def fail() -> None:
+        raise RuntimeError("line one\nline two")
+
+    monkeypatch.setitem(cli.commands, "break", click.command("break")(fail))
+    ran = run("break")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (70, "", 1)
+    assert ran.err.startswith(
+        "promptkit: a fault in promptkit (RuntimeError: line one line two); please report it with "
+    )
+    kept = Path(ran.err.split()[-1]).read_text(encoding="utf-8")
+    assert "Traceback (most recent call last)" in kept
+    assert "['promptkit', 'break']" in kept
+
+
+def test_an_endless_message_is_cut(run: Any) -> None:
+    """Of a value of thousands of characters, an error shows the beginning and the end."""
+    ran = run("score", "9" * 5000)
+    assert ran.code == 1
+    assert len(ran.err) < 2200
+    assert ran.err.endswith("\n")
+
+
+@pytest.mark.parametrize("given", ["--5", "9" * 5000, "-5", "٣"])
+def test_a_number_of_templates_that_is_none_is_one_line(project: Project, run: Any, given: str) -> None:
+    """`--per-record` takes a number from 1 or `all`; everything else is an expected error."""
+    ran = run("build", "films", "--as", "pairs", "--data", "data", "--per-record", given)
+    assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+    assert "per_record" in ran.err
+
+
+def test_an_endless_number_of_an_order_is_one_line(project: Project, run: Any) -> None:
+    """An order of more digits than can be read is an unknown order."""
+    ran = run("build", "films", "--as", "prompts", "--data", "data", "-k", "1", "--order", "9" * 5000)
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert "unknown order" in ran.err

@@ -62,7 +62,11 @@ def test_unknown_task_suggests_the_nearest(project: Project) -> None:
             'label = {column = "label", remove = "(("}',
             r"films.toml:7: fields.label.remove: '\(\(' is no regular expression: missing \), unterminated subpattern",
         ),
-        ('"positive"]', '"positive"]\nextra = ' + "[" * 3000 + "]" * 3000, "films.toml: is nested too deeply"),
+        (
+            '"positive"]',
+            '"positive"]\nextra = ' + "[" * 3000 + "]" * 3000,
+            "films.toml: its lists or objects are nested too deeply",
+        ),
     ],
 )
 def test_wrong_task_file_names_file_and_line(project: Project, old: str, new: str, message: str) -> None:

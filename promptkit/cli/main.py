@@ -6,6 +6,8 @@ import io
 import os
 import signal
 import sys
+import tempfile
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +57,10 @@ for verb in (compare, study, score, train, predict, merge, build, show, lint, re
     cli.add_command(verb)
 
 
+#: The exit code of a fault in promptkit itself, as in sysexits.h.
+_FAULT = 70
+#: The characters of the longest line on stderr.
+_LONGEST = 2000
 #: What a stop leaves of the verbs that can go on.
 _KEPT = {
     **dict.fromkeys(("compare", "study"), "finished cells of the run are kept"),
@@ -65,7 +71,7 @@ _KEPT = {
 
 
 def main() -> None:
-    """Run the command line: exit 0 done, 1 expected error on one line, 2 usage."""
+    """Run the command line: exit 0 done, 1 expected error on one line, 2 usage, 70 a fault of promptkit's own."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show is shown by its number
     try:
@@ -86,8 +92,35 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the end
         sys.exit(0)
     except (PromptkitError, OSError) as error:
-        click.echo(f"promptkit: {' '.join(str(error).split())}", err=True)
+        _say(str(error))
         sys.exit(1)
+    except MemoryError:
+        _say("more memory is needed than there is; give --memory, fewer records, or a smaller model")
+        sys.exit(1)
+    except Exception as error:  # a bug of promptkit's or of a package below it: one line for the user, all in a file
+        _say(f"a fault in promptkit ({type(error).__name__}: {error}); {_keep_traceback()}")
+        sys.exit(_FAULT)
+
+
+def _keep_traceback() -> str:
+    """Write the traceback of what is being handled to a new file; return where it is, and what to do with it."""
+    report = f"promptkit {promptkit.__version__}, Python {sys.version}\n{sys.argv}\n\n{traceback.format_exc()}"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="promptkit-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(report)
+    except OSError:
+        return "please report it with this line and the command"
+    return f"please report it with {file.name}"
+
+
+def _say(message: str) -> None:
+    """Print one line on stderr; of a very long one, its beginning and its end."""
+    line = " ".join(message.split())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+    click.echo(f"promptkit: {line}", err=True)
 
 
 class _Terminated(SystemExit):
@@ -122,7 +155,7 @@ def _show(show: Any) -> Any:
 
     def print_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
         if issubclass(category, PromptkitWarning):
-            click.echo(f"promptkit: warning: {' '.join(str(message).split())}", err=True)
+            _say(f"warning: {message}")
         else:
             show(message, category, *place)
 

@@ -104,6 +104,8 @@ def shots(default: int) -> Function:
     )
 
 
+#: Whole numbers that every generator of random numbers takes.
+SEEDS = click.IntRange(-(2**63), 2**63 - 1)
 TASK = click.argument("task", default="reviews")
 MODEL = click.option(
     "--model", default="tiny", show_default=True, help="A name, a hub id, a folder or an adapter folder."
@@ -117,7 +119,7 @@ DATA = click.option(
     type=click.Path(),
     help="Local JSONL, CSV or Parquet in place of the task's source: a file, or a folder with one file per split.",
 )
-SEED = click.option("--seed", type=int, default=0, show_default=True, help="Seed of every draw and shuffle.")
+SEED = click.option("--seed", type=SEEDS, default=0, show_default=True, help="Seed of every draw and shuffle.")
 SEED_FOR = click.option(
     "--seed-for",
     "seeds",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,15 @@ from promptkit.cli.options import (
     shots,
 )
 from promptkit.cli.output import print_json, print_rows, tracking
+from promptkit.parsing import parse_whole
+
+
+def _read_count(_: click.Context, option: click.Parameter, given: str | None) -> int | str | None:
+    """Return a number of templates as one; a name stays text."""
+    with suppress(ValueError):
+        return parse_whole(given or "")
+    return given
+
 
 _MIXING = (
     click.option(
@@ -30,7 +40,7 @@ _MIXING = (
     ),
     click.option(
         "--per-record",
-        callback=lambda _, __, given: int(given) if given and given.lstrip("-").isdecimal() else given,
+        callback=_read_count,
         help="Pairs: in how many templates a record is put, or all.",
     ),
     click.option(

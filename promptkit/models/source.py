@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from promptkit.errors import ModelError, nearest
+from promptkit.parsing import parse_json
 
 SHIPPED = Path(__file__).parent
 #: The models that ship with promptkit, by name.
@@ -61,7 +62,7 @@ def adapter_base(folder: Path) -> str:
     """
     path = folder / "adapter_config.json"
     try:
-        base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        base = parse_json(path.read_bytes())["base_model_name_or_path"]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: expected a JSON object that names base_model_name_or_path") from error
     if not isinstance(base, str) or not base:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from promptkit.errors import RunError
+from promptkit.parsing import parse_json
 from promptkit.store import write_whole
 
 #: Says which files of a folder a report wrote, by the hashes of what it wrote.
@@ -59,7 +60,7 @@ def _read_list(folder: Path) -> dict[str, list[str]]:
     """Return name -> hashes of what a report wrote, empty for a folder that is empty or not there."""
     try:
         names = {path.name for path in folder.iterdir()}
-        listed = json.loads((folder / LIST).read_bytes()) if LIST in names else {}
+        listed = parse_json((folder / LIST).read_bytes()) if LIST in names else {}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from promptkit.errors import RunError
 from promptkit.metrics import correctness
+from promptkit.parsing import parse_json_object
 from promptkit.report.curve_table import describe_crossings
 from promptkit.report.findings import describe_methods, describe_spread
 from promptkit.report.shape import Comparison, Made, Study, check_shape
@@ -79,16 +79,13 @@ def load_source(folder: Path) -> Source:
 
 def _read_object(path: Path, missing: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        return parse_json_object(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(missing) from error
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise RunError(f"{path}: is damaged (no JSON); give the same command again, which writes it anew") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: is damaged (no object); give the same command again, which writes it anew")
-    return content
+        raise RunError(f"{path}: is damaged ({error}); give the same command again, which writes it anew") from error
 
 
 Loaded = tuple[Result, tuple[Answers, ...], tuple[Mapping[str, Any], ...]]

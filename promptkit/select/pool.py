@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit.data import hash_order
 from promptkit.errors import SelectionError
+from promptkit.parsing import is_whole, parse_whole
 from promptkit.record import Record
 
 if TYPE_CHECKING:
@@ -69,9 +70,9 @@ class Pool:
         """Return the argument as a whole number, or `default` without one; raises SelectionError below `least`."""
         if self.argument is None:
             return default
-        if not (self.argument.isascii() and self.argument.isdecimal()) or int(self.argument) < least:
+        if not is_whole(self.argument) or parse_whole(self.argument) < least:
             raise SelectionError(f"a selection's number is {self.argument!r}; a whole number from {least} is expected")
-        return int(self.argument)
+        return parse_whole(self.argument)
 
     def share(self, default: float) -> float:
         """Return the argument as a number from 0 to 1, or `default` without one; raises SelectionError."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from promptkit.data import hash_order
 from promptkit.errors import SelectionError, nearest
+from promptkit.parsing import parse_json
 from promptkit.record import Record
 from promptkit.select.pool import Pool, Ranking, Strands, shuffled
 
@@ -58,7 +58,7 @@ def deal_pinned(pool: Pool) -> Strands:
 
 def _read_ids(text: str) -> list[str]:
     try:
-        ids = json.loads(text) if text.startswith("[") else text.split(",")
+        ids = parse_json(text) if text.startswith("[") else text.split(",")
     except ValueError:
         ids = None
     if not isinstance(ids, list) or not all(isinstance(name, str) and name for name in ids) or not ids:

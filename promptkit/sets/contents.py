@@ -6,10 +6,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from promptkit.errors import DataError
+from promptkit.parsing import parse_json
 from promptkit.sets.mixture import Mixture
 
 #: The first key of a manifest, and which form it has.
@@ -107,7 +107,7 @@ def is_manifest(source: str | Path) -> bool:
     if path.suffix != ".json" or not path.is_file():
         return False
     with suppress(ValueError, OSError):
-        read = orjson.loads(path.read_bytes())
+        read = parse_json(path.read_bytes())
         return isinstance(read, dict) and MARK in read
     return False
 
@@ -115,7 +115,7 @@ def is_manifest(source: str | Path) -> bool:
 def read_contents(path: Path) -> Contents:
     """Return what a manifest says; raises DataError for a file that is not there, not whole or no manifest."""
     try:
-        read = orjson.loads(path.read_bytes())
+        read = parse_json(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path}: cannot be read as a manifest ({error.strerror})") from error
     except ValueError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from promptkit.errors import DataError, nearest
 from promptkit.library import display_path
+from promptkit.parsing import parse_toml
 
 OWN = "own"
 #: What a template's or wording's weight is, where one is given.
@@ -145,8 +145,8 @@ def is_mixture(source: str | Path) -> bool:
     if path.suffix != ".toml" or not path.is_file():
         return False
     try:
-        return "tasks" in tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return "tasks" in parse_toml(path.read_bytes())
+    except (OSError, ValueError):
         return False
 
 
@@ -158,10 +158,10 @@ def load_mixture(path: str | Path, **given: Any) -> Mixture:
     """
     path = Path(path)
     try:
-        read = tomllib.loads(path.read_text(encoding="utf-8"))
+        read = parse_toml(path.read_bytes())
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such mixture file") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{display_path(path)}: {error}") from error
     if "tasks" not in read:
         raise DataError(

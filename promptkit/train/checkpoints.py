@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainingArguments
 from promptkit.errors import RunError, TrainError
 from promptkit.files import unwritable
 from promptkit.lock import take_lock
+from promptkit.parsing import parse_json
 from promptkit.store import first_difference, write_whole
 from promptkit.train.judge import COURSE, Judge
 from promptkit.train.processes import as_the_first, gather
@@ -133,7 +134,7 @@ def _holds_training(folder: Path) -> bool:
 
 def _read(note: Path) -> Any:
     try:
-        return json.loads(note.read_bytes())
+        return parse_json(note.read_bytes())
     except (OSError, ValueError) as error:
         raise RunError(f"{note}: cannot be read ({error}); remove {note.parent} to start over") from error
 
