@@ -23,6 +23,7 @@ from promptkit.splits import Splits, load_splits
 from promptkit.store import Run, default_folder, write_whole
 from promptkit.task import Task, load_task
 from promptkit.work import Track, Trainer, Work, default_scorer, default_trainer, load
+from promptkit.workers import worker_pool
 
 if TYPE_CHECKING:
     from promptkit.models import Model
@@ -212,24 +213,17 @@ class Study:
         self, model: Model | str, work: Work, bundles: Sequence[Sequence[Point]], workers: int, progress: Progress
     ) -> None:
         """Compute what is missing in so many processes; raises what the first of them raises."""
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor, wait
+        from concurrent.futures import wait
 
         if not isinstance(model, str):
             raise PromptkitError("several workers load the model themselves; give its name or folder, or one worker")
         missing = [number for number, bundle in enumerate(bundles) if not all(map(work.is_done, bundle))]
         given = (self.task, self.settings, self.data, self.run.folder, self.device, model)
-        others = {*multiprocessing.active_children()}
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with worker_pool(workers) as pool:
             parts = [pool.submit(fill_part, *given, missing[start::workers], workers) for start in range(workers)]
-            try:
-                while wait(parts, timeout=1).not_done:
-                    left = sum(not all(map(work.is_done, bundles[number])) for number in missing)
-                    progress(len(missing) - left, len(missing))
-            except BaseException:  # the pool would wait for them to end
-                for process in {*multiprocessing.active_children()} - others:
-                    process.terminate()
-                raise
+            while wait(parts, timeout=1).not_done:
+                left = sum(not all(map(work.is_done, bundles[number])) for number in missing)
+                progress(len(missing) - left, len(missing))
             for part in parts:
                 part.result()
 
