@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from promptkit.errors import RunError, TrainError, nearest
-from promptkit.files import publish
+from promptkit.files import check_readable, publish, read_input
 from promptkit.probes import Probes, hash_tokenizer, installed_versions, kind_of_device
 
 if TYPE_CHECKING:
@@ -219,8 +219,10 @@ def read_card(folder: str | Path) -> AdapterCard:
     """
     path = Path(folder) / CARD
     try:
-        return AdapterCard.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
+        return AdapterCard.model_validate_json(read_input(path))
+    except OSError as error:
+        if os.path.lexists(path):
+            raise TrainError(f"{path}: cannot be read ({error.strerror}); restore it, or train again") from error
         raise TrainError(f"{path}: no such file; an adapter trained by promptkit has one beside its weights") from error
     except ValidationError as error:
         raise TrainError(f"{path}: {_first(error)}; was it written by another version of promptkit?") from error
@@ -234,7 +236,7 @@ def find_card(folder: str | Path) -> AdapterCard | None:
 def find_merged(folder: str | Path) -> AdapterCard | None:
     """Return the card of a model that an adapter was merged into, None of any other model."""
     path = Path(folder) / CARD
-    return read_card(folder) if path.is_file() and b'"merged"' in path.read_bytes() else None
+    return read_card(folder) if path.is_file() and b'"merged"' in read_input(path) else None
 
 
 def refuse_existing(out: Path) -> None:
@@ -304,6 +306,7 @@ def count_weights(folder: str | Path, active_share: float = 1.0) -> int:
     """
     from safetensors import safe_open
 
+    check_readable(Path(folder) / "adapter_model.safetensors")
     with safe_open(str(Path(folder) / "adapter_model.safetensors"), framework="numpy") as file:
         return round(
             sum(
@@ -317,6 +320,7 @@ def count_reached_layers(folder: str | Path, layers: int) -> int:
     """Return how many of a model's `layers` an adapter's gradients go through: none go below its lowest weight."""
     from safetensors import safe_open
 
+    check_readable(Path(folder) / "adapter_model.safetensors")
     with safe_open(str(Path(folder) / "adapter_model.safetensors"), framework="numpy") as file:
         return layers - min(_find_layer(name, layers) for name in file.keys())  # noqa: SIM118 - no dict
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from promptkit.errors import DataError, nearest
+from promptkit.files import check_all_readable, check_readable, is_there, open_input
 from promptkit.library import display_path
 from promptkit.record import Record
 from promptkit.rows import SUFFIXES, Row, number_rows, place_of
@@ -91,7 +92,7 @@ def iterate_records(
 
 def is_one_file(data: str | Path | None) -> bool:
     """Return whether local data are one file for all splits."""
-    return data is not None and Path(data).is_file()
+    return data is not None and is_there(Path(data))
 
 
 def count_records(task: Task, split: str, data: str | Path | None = None) -> int | None:
@@ -103,11 +104,12 @@ def count_records(task: Task, split: str, data: str | Path | None = None) -> int
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
+        check_readable(path)
         try:
             return int(pyarrow.parquet.read_metadata(path).num_rows)
         except pyarrow.ArrowException:
             return None  # whoever reads it says why it is none
-    with open(path, "rb") as file:
+    with open_input(path) as file:
         lines = sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
     return max(0, lines - 1) if path.suffix in (".csv", ".tsv") else lines
 
@@ -334,6 +336,8 @@ def _hub_rows(task: Task, split: str, place: str) -> Iterator[tuple[int, Row]]:
     import datasets
 
     beside = folder_beside(task)
+    if beside:
+        check_all_readable(beside)
     try:
         rows = datasets.load_dataset(
             str(beside or task.data.path),
@@ -371,14 +375,15 @@ def _find_file(task: Task, split: str, data: str | Path | None) -> Path | None:
 
 def _only_file(folder: Path, name: str) -> Path | None:
     """Return the folder's file of a split's name; raises DataError where there are several."""
-    found = [path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
+    found = [path for suffix in SUFFIXES if is_there(path := folder / f"{name}{suffix}")]
     if len(found) > 1:
         raise DataError(f"{folder}: {' and '.join(path.name for path in found)} are one split; keep one of them")
     return found[0] if found else None
 
 
 def _local_file(task: Task, split: str, data: Path) -> Path:
-    if data.is_file():
+    if is_there(data):
+        check_readable(data)
         if data.suffix not in SUFFIXES:
             raise DataError(f"{data}: unknown kind of file {data.suffix!r}; allowed: {', '.join(SUFFIXES)}")
         return data
@@ -409,6 +414,6 @@ def has_split(task: Task, split: str, data: str | Path | None = None) -> bool:
     if data is None:
         return split in SPLITS and getattr(task.data, split) is not None
     path = Path(data)
-    if path.is_file():
+    if is_there(path):
         return path.suffix in SUFFIXES
-    return any((path / f"{name}{suffix}").is_file() for name in _file_names(task, split) for suffix in SUFFIXES)
+    return any(is_there(path / f"{name}{suffix}") for name in _file_names(task, split) for suffix in SUFFIXES)

@@ -4,6 +4,7 @@ PromptkitError
 ├── TaskError        a task name or a task file
 ├── TemplateError    a template name, its syntax, a part, a field
 ├── DataError        records: a file, a line, a column, a label
+│   └── InputError   a file that is no plain file, or too large to be read whole
 ├── SelectionError   demonstrations: k, pool, order
 ├── WindowError      a prompt longer than the model's window
 ├── ModelError       a model or tokenizer that cannot be loaded or used
@@ -19,6 +20,7 @@ of the same kind about something that went on all the same.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -40,6 +42,21 @@ class TemplateError(PromptkitError):
 
 class DataError(PromptkitError):
     """A record cannot be read: the file, line, column or label is named."""
+
+
+class InputError(DataError, OSError):
+    """A file that promptkit does not open: a pipe, a device, a socket, or one too large to be read whole.
+
+    It is an OSError too, whose `strerror` says what is wrong, so whoever reads a file treats it like one that is
+    missing.
+    """
+
+    def __init__(self, path: object, reason: str) -> None:
+        OSError.__init__(self, errno.EINVAL, reason, str(path))
+
+    def __str__(self) -> str:
+        """Return the file and what is wrong with it."""
+        return f"{self.filename}: {self.strerror}"
 
 
 class SelectionError(PromptkitError):

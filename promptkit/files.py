@@ -1,4 +1,4 @@
-"""Rows into files that are there whole or not at all."""
+"""Files in, where they are plain files, and rows into files that are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import itertools
 import os
 import platform
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
-from promptkit.errors import DataError, RunError
+from promptkit.errors import DataError, InputError, RunError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -23,9 +24,87 @@ if TYPE_CHECKING:
 _SERIAL = itertools.count()
 #: How a file system says that it has no hard links.
 _NO_LINKS = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+#: Bytes at most of a file that is read whole: a card, a manifest.
+LARGEST = 64 * 2**20
+#: Bytes at most of a file that somebody writes by hand: a task, a template, a mixture, a preset, prices.
+LARGEST_SOURCE = 4 * 2**20
+#: Bytes at most of JSON that may be as large as the data: a cell, a result, a data file, a tokenizer.
+LARGEST_DATA = 256 * 2**20
+_READ_WHOLE = (".json", ".txt", ".jinja", ".toml", ".py", ".md")
+#: What may be in the place of a file, in words.
+_NO_FILES = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
 #: Rows per Parquet row group.
 GROUP_ROWS = 10_000
 _ONE_KIND = "a column of Parquet or Arrow holds values of one kind; write .jsonl, or build the sets apart"
+
+
+def check_readable(path: str | Path, limit: int | None = None) -> None:
+    """Raise InputError for what is no plain file, such as a pipe or a device, or has more than `limit` bytes.
+
+    Raises another OSError where nothing is there or it is a folder, as opening it would. Nothing is opened, so this
+    never waits for whoever writes to a pipe.
+    """
+    try:
+        status = os.stat(path)
+    except ValueError as error:
+        raise InputError(str(path).replace("\0", "\\0"), "the name holds a NUL character") from error
+    except OSError as error:
+        if os.path.islink(path):
+            raise InputError(path, "is a link that leads nowhere") from error
+        raise
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for is_kind, name in _NO_FILES if is_kind(status.st_mode)), "something else")
+        raise InputError(path, f"is {kind}, and a plain file is expected; write what it gives to a file first")
+    if limit is not None and status.st_size > limit:
+        raise InputError(path, f"has {status.st_size:,} bytes; such a file has {limit:,} at most")
+
+
+def check_all_readable(folder: Path, limit: int = LARGEST_DATA) -> None:
+    """Raise what `check_readable` raises for the first entry of a folder and of those in it that is no plain file.
+
+    `limit` holds for what libraries read whole: JSON and texts. Links to nothing are left to whoever needs them.
+    """
+    for above, _, names in os.walk(folder):
+        for path in (Path(above, name) for name in sorted(names)):
+            if path.exists():
+                check_readable(path, limit if path.suffix in _READ_WHOLE else None)
+
+
+def is_there(path: Path) -> bool:
+    """Whether something other than a folder is at `path`: a file, or what `check_readable` refuses."""
+    return os.path.lexists(path) and not path.is_dir()
+
+
+def open_input(path: str | Path) -> BinaryIO:
+    """Open a plain file to be read; raises what `check_readable` raises, and OSError as `open` does."""
+    check_readable(path)
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - whoever asked closes it
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise InputError(path, "is no plain file any more; write what it gives to a file first")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting, should a pipe have come into its place."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_input(path: str | Path, limit: int = LARGEST) -> bytes:
+    """Return what a plain file holds; raises what `open_input` raises, and InputError beyond `limit` bytes."""
+    check_readable(path, limit)
+    with open_input(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise InputError(path, f"has more than {limit:,} bytes; such a file has no more")
+    return content
 
 
 def check_free(path: Path) -> None:

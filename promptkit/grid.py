@@ -15,6 +15,7 @@ from promptkit.adapter import BATCH_SIZE, EPOCHS
 from promptkit.build import default_selection
 from promptkit.errors import DataError, PromptkitError, SelectionError, nearest
 from promptkit.evaluate import Condition, hash_records
+from promptkit.files import LARGEST_SOURCE, is_there, read_input
 from promptkit.forms import Form
 from promptkit.library import find_names
 from promptkit.order import order_demonstrations, sample_orders
@@ -152,14 +153,16 @@ def load_settings(preset: str | Path | None, **given: Any) -> StudySettings:
 def _read_preset(preset: str | Path) -> dict[str, Any]:
     known = find_presets()
     path = Path(preset) if str(preset).endswith(".toml") else known.get(str(preset))
-    if path is None or not path.is_file():
+    if path is None or not is_there(path):
         raise PromptkitError(
             f"unknown preset {str(preset)!r}; known: {', '.join(known)}, or a TOML file.{nearest(str(preset), known)}"
         )
     try:
-        read = parse_toml(path.read_bytes())
+        read = parse_toml(read_input(path, LARGEST_SOURCE))
     except ValueError as error:
         raise PromptkitError(f"{path}: is no TOML: {error}") from error
+    except OSError as error:
+        raise PromptkitError(f"{path}: {error.strerror}") from error
     types = get_type_hints(StudySettings)
     for key, value in read.items():
         if key not in types:

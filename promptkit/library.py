@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
@@ -16,7 +17,7 @@ def shipped_folder(kind: str) -> Path:
 def search_folders(kind: str) -> tuple[Path, ...]:
     """Return the folders that hold `kind` ("tasks" or "templates"), nearest first, each once."""
     folders = (Path.cwd() / kind, shipped_folder(kind))
-    found = {folder.resolve(): folder for folder in reversed(folders) if folder.is_dir()}
+    found = {real_path(folder): folder for folder in reversed(folders) if folder.is_dir()}
     return tuple(reversed(found.values()))
 
 
@@ -34,9 +35,14 @@ def find_names(kind: str, suffix: str) -> dict[str, Path]:
     return dict(sorted(names.items()))
 
 
+def real_path(path: str | Path) -> Path:
+    """Return where a path leads in the end; one that leads to itself, or nowhere, stays as it is."""
+    return Path(os.path.realpath(path))
+
+
 def display_path(path: Path) -> str:
     """Return `path` as a user would type it: relative to the working directory where it lies below it."""
     try:
-        return str(path.resolve().relative_to(Path.cwd().resolve()))
+        return str(real_path(path).relative_to(real_path(Path.cwd())))
     except ValueError:
         return str(path)

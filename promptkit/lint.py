@@ -13,7 +13,7 @@ from jinja2 import nodes
 
 from promptkit.errors import PromptkitError, TemplateError, nearest
 from promptkit.imports import define_names
-from promptkit.library import display_path
+from promptkit.library import display_path, real_path
 from promptkit.prompt import render_completion, render_text
 from promptkit.record import Record
 from promptkit.sandbox import make_environment
@@ -96,7 +96,7 @@ def _collect(paths: Sequence[Path]) -> tuple[list[Path], dict[str, Path]]:
             raise PromptkitError(f"{path}: no task (.toml) and no template (.jinja) is there")
         tasks += [file for file in kept if file.suffix == ".toml"]
         for file in (file for file in kept if file.suffix == ".jinja" and not file.name.startswith("_")):
-            name = next((name for name, other in known.items() if other.resolve() == file.resolve()), None)
+            name = next((name for name, other in known.items() if real_path(other) == real_path(file)), None)
             templates[name or f"{file.parent.name}/{file.stem}"] = file
     return tasks or list(find_tasks().values()), templates
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from promptkit.errors import PromptkitError
+from promptkit.files import LARGEST_SOURCE, read_input
 from promptkit.parsing import parse_toml
 
 _TABLES = "expected `currency` and [local] with per_hour, or [tokens] with input and output (per million), or both"
@@ -54,7 +55,7 @@ def load_prices(path: str | Path) -> Prices:
     Raises PromptkitError for a file that cannot be read, is no TOML, has an unknown key or a price below 0.
     """
     try:
-        content = parse_toml(Path(path).read_bytes())
+        content = parse_toml(read_input(path, LARGEST_SOURCE))
     except OSError as error:
         raise PromptkitError(f"{path}: the price file cannot be read ({error.strerror})") from error
     except ValueError as error:

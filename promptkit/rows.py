@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import orjson
 
-from promptkit.errors import DataError
+from promptkit.errors import DataError, InputError
+from promptkit.files import LARGEST, LARGEST_DATA, check_readable, open_input, read_input
 
 #: Endings of local files, in the order in which they are looked for.
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -28,6 +30,8 @@ def number_rows(path: Path) -> Iterator[tuple[int, Row]]:
     read = {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}.get(path.suffix, _read_csv)
     try:
         yield from read(path)
+    except InputError:
+        raise
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
@@ -39,9 +43,11 @@ def place_of(path: Path, number: int) -> str:
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
     # Only "\n" ends a line: str.splitlines would also split at characters that JSON strings may hold.
-    with open(path, "rb") as file:
+    with open_input(path) as file:
         file.seek(len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0)
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(LARGEST), b""), 1):
+            if len(line) == LARGEST:
+                raise DataError(f"{path}:{number}: this line has {LARGEST:,} bytes or more; one row a line is expected")
             try:
                 row = orjson.loads(line)
             except orjson.JSONDecodeError as error:
@@ -56,7 +62,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _read_json(path: Path) -> Iterator[tuple[int, Row]]:
     try:
-        rows = orjson.loads(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+        rows = orjson.loads(read_input(path, LARGEST_DATA).removeprefix(codecs.BOM_UTF8))
     except ValueError as error:
         raise DataError(f"{path}: not JSON: {error}; for one object per line call it .jsonl") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -66,7 +72,7 @@ def _read_json(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _read_csv(path: Path) -> Iterator[tuple[int, Row]]:
     csv.field_size_limit(_LONGEST_CELL)  # or 131,072 characters would be the most
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with io.TextIOWrapper(open_input(path), encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
         begun = 1
         try:
@@ -93,7 +99,7 @@ def _check_header(place: str, names: Sequence[str]) -> None:
 
 def _find_undecodable(path: Path) -> int:
     """Return the number of the first line that is not UTF-8."""
-    with path.open("rb") as file:
+    with open_input(path) as file:
         return next(number for number, line in enumerate(file, 1) if not _is_text(line))
 
 
@@ -109,6 +115,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, Row]]:
     import pyarrow
     import pyarrow.parquet
 
+    check_readable(path)
     try:
         file = pyarrow.parquet.ParquetFile(path)
         names = file.schema_arrow.names

@@ -19,10 +19,12 @@ from jinja2.compiler import CodeGenerator, Frame, optimizeconst
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.lexer import Token, TokenStream
+from jinja2.loaders import split_template_path
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 
 from promptkit.errors import TemplateError, nearest
-from promptkit.library import display_path
+from promptkit.files import LARGEST_SOURCE, is_there, read_input
+from promptkit.library import display_path, real_path
 from promptkit.limits import MAX_SIZE, check_method, check_operands, check_size, check_specification
 from promptkit.printing import check_printed, make_filters
 
@@ -71,18 +73,20 @@ class _TemplateFolders(jinja2.FileSystemLoader):
     def get_source(self, environment: jinja2.Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
         if not template.endswith(".jinja"):
             raise TemplateError(f"{template!r} is no template; imports and includes read *.jinja only")
-        source, filename, uptodate = super().get_source(environment, template)
-        path = Path(filename).resolve()
-        if not any(path.is_relative_to(Path(folder).resolve()) for folder in self.searchpath):
+        pieces = split_template_path(template)
+        found = [path for folder in self.searchpath if is_there(path := Path(folder, *pieces))]
+        if not found:
+            raise jinja2.TemplateNotFound(template)
+        filename = str(found[0])
+        if not any(real_path(found[0]).is_relative_to(real_path(folder)) for folder in self.searchpath):
             raise TemplateError(f"{template!r} leads outside the template folders")
-        with open(path, encoding="utf-8", newline="") as file:  # newline="": the file's bytes are the prompt's
-            source = file.read()
+        source = read_input(found[0], LARGEST_SOURCE).decode()  # the file's bytes are the prompt's
         if source.startswith("\ufeff"):
             raise TemplateError(
                 f"{display_path(Path(filename))}:1: begins with a byte order mark (U+FEFF), which is no part of a "
                 "prompt; save the file as UTF-8 without it"
             )
-        return source, filename, uptodate
+        return source, filename, lambda: True
 
 
 class _Compiler(CodeGenerator):

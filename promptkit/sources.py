@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from promptkit.errors import DataError, RunError
+from promptkit.files import check_all_readable, is_there
 from promptkit.rows import number_rows
 
 #: Files that `Dataset.save_to_disk` and `DatasetDict.save_to_disk` leave in their folder.
@@ -23,7 +24,7 @@ def holds_rows(source: str) -> bool:
     path = Path(source)
     if path.is_dir():
         return any((path / name).is_file() for name in (_STATE, _SPLITS)) or bool(_find_shards(path))
-    return source.endswith(".jsonl") or (path.is_file() and not source.endswith(".toml"))
+    return source.endswith(".jsonl") or (is_there(path) and not source.endswith(".toml"))
 
 
 def iterate_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -65,6 +66,7 @@ def _iterate_folder(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         path = path / SPLIT
         if not path.is_dir():
             raise DataError(f"{path.parent}: no split {SPLIT!r}; name the folder of the split to train on")
+    check_all_readable(path)
     try:
         for number, row in enumerate(datasets.load_from_disk(str(path)), 1):
             yield f"{path}, row {number}", row

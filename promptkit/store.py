@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from promptkit.errors import RunError
-from promptkit.files import check_name, host_mark, new_file, temporary_path, unwritable
+from promptkit.files import LARGEST_DATA, check_name, host_mark, new_file, read_input, temporary_path, unwritable
 from promptkit.lock import take_lock
 from promptkit.parsing import parse_json_object
 
@@ -284,7 +284,7 @@ def _is_prediction(found: Any) -> bool:
 
 def _read_object(path: Path) -> dict[str, Any]:
     try:
-        return parse_json_object(path.read_bytes())
+        return parse_json_object(read_input(path, LARGEST_DATA))
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror}); give another --out") from error
     except ValueError as error:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from promptkit.errors import TaskError, nearest
+from promptkit.files import LARGEST_SOURCE, read_input
 from promptkit.library import display_path, find_names
 from promptkit.parsing import parse_toml
 
@@ -176,11 +177,13 @@ def load_task(name: str | Path) -> Task:
             )
         raise TaskError(f"unknown task {str(name)!r}; known: {', '.join(known)}.{nearest(str(name), known)}")
     try:
-        content = path.read_bytes()
+        content = read_input(path, LARGEST_SOURCE)
         settings, text = parse_toml(content), content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise TaskError(f"{path}: no such task file; give a name from `promptkit list` or a path") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise TaskError(f"{display_path(path)}: {error.strerror}") from error
+    except ValueError as error:
         raise TaskError(f"{_place(path, error)}: {error}") from error
     if "tasks" in settings:
         raise TaskError(f"{display_path(path)}: is a mixture of tasks, which only `promptkit build` takes; name a task")

@@ -16,8 +16,9 @@ from jinja2 import nodes
 from jinja2.runtime import Macro
 
 from promptkit.errors import TemplateError, nearest
+from promptkit.files import is_there
 from promptkit.imports import Source, parse_all
-from promptkit.library import display_path, find_names, search_folders
+from promptkit.library import display_path, find_names, real_path, search_folders
 from promptkit.record import Record
 from promptkit.sandbox import RENDER_ERRORS, Rewrite, explain_render_error, folder_loader, make_environment
 from promptkit.task import Task
@@ -247,7 +248,7 @@ def match_templates(patterns: Iterable[str], family: str) -> list[str]:
     names = find_templates()
     found: list[str] = []
     for pattern in patterns:
-        if pattern.endswith(".jinja") and Path(pattern).is_file():
+        if pattern.endswith(".jinja") and is_there(Path(pattern)):
             matches = [pattern]
         else:
             full, within = (fnmatch.filter(names, way) for way in (pattern, f"{family}/{pattern}"))
@@ -303,11 +304,11 @@ def _locate(name: str) -> tuple[tuple[Path, ...], str, str]:
     folders = search_folders("templates")
     path = Path(name)
     if name.endswith(".jinja"):
-        if not path.is_file():
+        if not is_there(path):
             raise TemplateError(f"{name}: no such template file; `promptkit list templates` shows the known names")
         for folder in folders:
-            if path.resolve().is_relative_to(folder.resolve()):
-                relative = path.resolve().relative_to(folder.resolve())
+            if real_path(path).is_relative_to(real_path(folder)):
+                relative = real_path(path).relative_to(real_path(folder))
                 return folders, relative.as_posix(), relative.with_suffix("").as_posix()
         return (path.parent, *folders), path.name, path.with_suffix("").as_posix()
     known = find_templates()

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 import pytest
+from click.testing import CliRunner
 
 from promptkit.build import iterate_prompts
-from promptkit.errors import RunError
-from promptkit.files import GROUP_ROWS, new_file, new_folder, write_rows
+from promptkit.cli.main import cli
+from promptkit.errors import DataError, InputError, PromptkitError, RunError, TaskError
+from promptkit.files import GROUP_ROWS, check_readable, new_file, new_folder, open_input, read_input, write_rows
 from promptkit.prompt import prompt_from_row, prompt_row
 from promptkit.rows import number_rows
+from promptkit.task import load_task
 
 ROWS: list[dict[str, Any]] = [{"id": str(number), "text": "é\n\u2028", "choices": ["a", "b"]} for number in range(5)]
 
@@ -160,3 +164,111 @@ def test_unknown_ending_and_unwritable_place_are_explained(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot be written \(.*\); make room there or give another --out"):
         write_rows(ROWS, tmp_path / "file/rows.jsonl")
+
+
+def make_pipe(path: Path) -> None:
+    """Make a pipe that nobody writes to."""
+    os.mkfifo(path)
+
+
+def make_device(path: Path) -> None:
+    """Make a link to a device that never ends."""
+    path.symlink_to("/dev/zero")
+
+
+def make_socket(path: Path) -> None:
+    """Make a socket; its name may not be long, so it is bound from inside its folder."""
+    before = Path.cwd()
+    os.chdir(path.parent)
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)
+    finally:
+        os.chdir(before)
+
+
+def make_loop(path: Path) -> None:
+    """Make a link to itself."""
+    path.symlink_to(path.name)
+
+
+def make_dangling(path: Path) -> None:
+    """Make a link to nothing."""
+    path.symlink_to("nothing")
+
+
+ODD = {
+    make_pipe: "is a pipe, and a plain file is expected",
+    make_device: "is a device, and a plain file is expected",
+    make_socket: "is a socket, and a plain file is expected",
+    make_loop: "is a link that leads nowhere",
+    make_dangling: "is a link that leads nowhere",
+    Path.mkdir: "Is a directory",
+}
+
+
+@pytest.mark.parametrize("make", ODD)
+def test_only_plain_files_are_opened(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """A pipe, a device, a socket, a folder and a link to nowhere are refused at once, by name."""
+    path = tmp_path / "odd.json"
+    make(path)
+    for read in (open_input, read_input, check_readable):
+        with pytest.raises(OSError, match=ODD[make]) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+
+
+#: What reads a file that a user names, or that lies in a folder they name: arguments of the command line, FILE for it.
+READERS = {
+    "rows.jsonl": ["score FILE", "train FILE"],
+    "data.csv": ["score reviews --data FILE", "compare reviews --data FILE", "train reviews --data FILE"],
+    "data.parquet": ["build reviews --data FILE"],
+    "train.jsonl": ["build reviews --as pairs --data FOLDER"],
+    "task.toml": ["show FILE", "lint FILE", "build FILE"],
+    "preset.toml": ["study reviews --preset FILE", "study FILE"],
+    "plain.jinja": ["show reviews --template FILE"],
+    "prices.toml": ["compare reviews --prices FILE"],
+    "set.manifest.json": ["build FILE"],
+    "run.json": ["report FOLDER"],
+    "tokenizer_config.json": ["show reviews --model FOLDER"],
+    "adapter_config.json": ["merge FOLDER --out OUT", "show reviews --model FOLDER"],
+    "promptkit.json": ["predict FOLDER/../data.jsonl --adapter FOLDER"],
+    "new.jsonl": ["predict FILE --adapter FOLDER"],
+}
+
+
+@pytest.mark.parametrize("make", [make_pipe, make_device, make_loop])
+@pytest.mark.parametrize(("name", "line"), [(name, line) for name, lines in READERS.items() for line in lines])
+def test_every_verb_refuses_what_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], name: str, line: str
+) -> None:
+    """Whatever a verb reads, something that is no plain file in its place is an error at once."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    make(folder / name)
+    words = line.replace("FILE", str(folder / name)).replace("FOLDER", str(folder)).replace("OUT", "out").split()
+    result = CliRunner().invoke(cli, words)
+    assert isinstance(result.exception, PromptkitError | OSError | SystemExit), result.output
+    assert result.exit_code
+    assert name in f"{result.exception}{result.output}" or folder.name in f"{result.exception}{result.output}"
+
+
+def test_what_is_read_whole_has_a_limit(tmp_path: Path) -> None:
+    """A file that is read whole is refused beyond a size, before it is read."""
+    path = tmp_path / "task.toml"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(InputError, match=r"task.toml: has 1,099,511,627,776 bytes; such a file has 67,108,864 at most"):
+        read_input(path)
+    with pytest.raises(TaskError, match=r"task.toml: has 1,099,511,627,776 bytes; such a file has 4,194,304 at most"):
+        load_task(path)
+
+
+def test_a_line_has_a_limit(tmp_path: Path) -> None:
+    """A file of rows without an end of line is refused after the longest line there may be."""
+    path = tmp_path / "rows.jsonl"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(DataError, match=r"rows.jsonl:1: this line has 67,108,864 bytes or more; one row a line"):
+        list(number_rows(path))

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from promptkit.files import is_there
+
 
 def is_rows(source: str) -> bool:
     """Whether an argument names a file of rows rather than a task."""
-    return source.endswith(".jsonl") or (Path(source).is_file() and not source.endswith(".toml"))
+    return source.endswith(".jsonl") or (is_there(Path(source)) and not source.endswith(".toml"))
 
 
 def for_rows(settings: dict[str, Any], verb: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from promptkit.errors import ModelError, nearest
+from promptkit.files import check_all_readable, open_input, read_input
 from promptkit.parsing import parse_json
 
 SHIPPED = Path(__file__).parent
@@ -42,6 +43,7 @@ def locate(name: str) -> Path:
         return SHIPPED / name
     folder = Path(name).expanduser()
     if folder.is_dir():
+        check_all_readable(folder)
         return folder
     if folder.exists():
         raise ModelError(f"model {name!r} is a file: give the folder it is in")
@@ -62,7 +64,7 @@ def adapter_base(folder: Path) -> str:
     """
     path = folder / "adapter_config.json"
     try:
-        base = parse_json(path.read_bytes())["base_model_name_or_path"]
+        base = parse_json(read_input(path))["base_model_name_or_path"]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: expected a JSON object that names base_model_name_or_path") from error
     if not isinstance(base, str) or not base:
@@ -130,7 +132,7 @@ def makes_network(name: str) -> bool:
 
 
 def _hash_configuration(path: Path) -> str:
-    said = json.loads(path.read_bytes())
+    said = json.loads(read_input(path))
     kept = {key: value for key, value in said.items() if key not in _SAYS_NOTHING}
     return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -142,7 +144,7 @@ def _model_files(folder: Path) -> Iterator[Path]:
 
 @lru_cache(maxsize=1024)
 def _file_hash(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
+    with open_input(path) as file:
         total = sha256()
         while block := file.read(1 << 20):
             total.update(block)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from promptkit.errors import RunError
+from promptkit.files import LARGEST_DATA, check_readable, read_input
 from promptkit.metrics import correctness
 from promptkit.parsing import parse_json_object
 from promptkit.report.curve_table import describe_crossings
@@ -79,7 +80,7 @@ def load_source(folder: Path) -> Source:
 
 def _read_object(path: Path, missing: str) -> dict[str, Any]:
     try:
-        return parse_json_object(path.read_bytes())
+        return parse_json_object(read_input(path, LARGEST_DATA))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(missing) from error
     except OSError as error:
@@ -108,6 +109,7 @@ def _slice_predictions(path: Path, sizes: Sequence[int]) -> tuple[Answers, ...]:
 
     again = "give the same command again, which writes it anew"
     try:
+        check_readable(path)
         table = pyarrow.parquet.read_table(path, columns=["cell", "id", "label", "predicted", "right"])
     except (OSError, pyarrow.ArrowException) as error:
         raise RunError(f"{path}: cannot be read; {again}") from error

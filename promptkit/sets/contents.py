@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from promptkit.errors import DataError
+from promptkit.files import read_input
 from promptkit.parsing import parse_json
 from promptkit.sets.mixture import Mixture
 
@@ -107,7 +108,7 @@ def is_manifest(source: str | Path) -> bool:
     if path.suffix != ".json" or not path.is_file():
         return False
     with suppress(ValueError, OSError):
-        read = parse_json(path.read_bytes())
+        read = parse_json(read_input(path))
         return isinstance(read, dict) and MARK in read
     return False
 
@@ -115,7 +116,7 @@ def is_manifest(source: str | Path) -> bool:
 def read_contents(path: Path) -> Contents:
     """Return what a manifest says; raises DataError for a file that is not there, not whole or no manifest."""
     try:
-        read = parse_json(path.read_bytes())
+        read = parse_json(read_input(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read as a manifest ({error.strerror})") from error
     except ValueError as error:

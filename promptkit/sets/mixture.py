@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from promptkit.errors import DataError, nearest
+from promptkit.files import LARGEST_SOURCE, read_input
 from promptkit.library import display_path
 from promptkit.parsing import parse_toml
 
@@ -145,7 +146,7 @@ def is_mixture(source: str | Path) -> bool:
     if path.suffix != ".toml" or not path.is_file():
         return False
     try:
-        return "tasks" in parse_toml(path.read_bytes())
+        return "tasks" in parse_toml(read_input(path, LARGEST_SOURCE))
     except (OSError, ValueError):
         return False
 
@@ -158,10 +159,12 @@ def load_mixture(path: str | Path, **given: Any) -> Mixture:
     """
     path = Path(path)
     try:
-        read = parse_toml(path.read_bytes())
+        read = parse_toml(read_input(path, LARGEST_SOURCE))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such mixture file") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DataError(f"{display_path(path)}: {error.strerror}") from error
+    except ValueError as error:
         raise DataError(f"{display_path(path)}: {error}") from error
     if "tasks" not in read:
         raise DataError(

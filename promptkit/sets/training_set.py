@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit.build import Templates, default_selection, is_plain, name_templates
 from promptkit.errors import DataError, SelectionError, TaskError, TemplateError
+from promptkit.library import real_path
 from promptkit.order import check_order
 from promptkit.pair import build_pair, pair_row
 from promptkit.record import Record
@@ -53,7 +54,7 @@ class Component:
     def source(self) -> tuple[str, str, str | None]:
         """What tells the data that the part's records are read from: parts of equal sources share their records."""
         data = self.part.data
-        return self.task.name, self.task.hash, data if data is None else str(Path(data).resolve())
+        return self.task.name, self.task.hash, data if data is None else str(real_path(data))
 
     @cached_property
     def every_way(self) -> tuple[tuple[str, int], ...] | None:
