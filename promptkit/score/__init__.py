@@ -2,7 +2,7 @@
 
 from promptkit.score.answers import read_answer, same_answer
 from promptkit.score.scorer import score
-from promptkit.score.sheets import prompt_lengths
+from promptkit.score.sheets import find_faults, prompt_lengths
 from promptkit.score.table import Prediction, Sample, Table
 
-__all__ = ["Prediction", "Sample", "Table", "prompt_lengths", "read_answer", "same_answer", "score"]
+__all__ = ["Prediction", "Sample", "Table", "find_faults", "prompt_lengths", "read_answer", "same_answer", "score"]

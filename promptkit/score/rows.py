@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
+from itertools import combinations
 from numbers import Integral
 from typing import Any
 
 from promptkit.errors import DataError
 from promptkit.prompt import Prompt, prompt_from_row
+from promptkit.score.answers import same_answer
 
 #: Keys of a plain row under which it may bring prompts to calibrate by.
 CONTENT_FREE = ("content_free", "domain")
@@ -19,7 +22,8 @@ def read_prompts(rows: Iterable[Prompt | Mapping[str, Any]], *, chat: bool = Fal
 
     A plain row's `content_free` and `domain` are lists of prompts: texts or, for chat, lists of turns.
     Raises DataError, naming the row (counted from 1), where a key is missing or of the wrong kind, a choice is
-    empty, the label is not one of them, there is nothing to score, or chat turns are asked for and missing.
+    empty or there twice, the label is not one of them, there is nothing to score, or chat turns are asked for and
+    missing.
     """
     prompts = []
     for number, row in enumerate(rows, start=first):
@@ -61,6 +65,18 @@ def _check_row(row: Mapping[str, Any], where: str) -> None:
             raise DataError(f"{where}: {key!r} is {given!r}: expected a list of prompts, texts or lists of turns")
 
 
+@lru_cache(maxsize=1024)
+def _find_twins(choices: tuple[str, ...], are_read: bool) -> str:
+    """Say which choices are one: the same text or, where an answer is read, texts that answer the same."""
+    if len(set(choices)) < len(choices):
+        twin = next(choice for choice in choices if choices.count(choice) > 1)
+        return f"choice {twin!r} is there {choices.count(twin)} times"
+    pairs = combinations(choices, 2) if are_read else ()
+    return next(
+        (f"choices {one!r} and {other!r} are one answer" for one, other in pairs if same_answer(one, other)), ""
+    )
+
+
 def _are_turns(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(
         isinstance(turn, Mapping) and {"role", "content"} <= turn.keys() for turn in value
@@ -86,6 +102,8 @@ def _check_prompt(prompt: Prompt, where: str, chat: bool) -> None:
         raise DataError(f"{where}: no choices, and nothing to generate: expected at least one choice")
     if "" in choices:
         raise DataError(f"{where}: choice {choices.index('')} is empty: expected at least one character")
+    if twins := _find_twins(choices, bool(prompt.generation and prompt.generation.answer)):
+        raise DataError(f"{where}: {twins}; nothing tells them apart: write other choices, or leave the row out")
     if chat and not prompt.messages:
         raise DataError(f"{where}: no messages: chat turns are needed for --chat, or score with --plain")
     for other in (*prompt.content_free, *prompt.domain):

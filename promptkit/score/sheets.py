@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from promptkit.errors import WindowError
+from promptkit.errors import DataError, PromptkitError, WindowError
 from promptkit.models import Model
 from promptkit.prompt import Prompt
 from promptkit.score.rows import read_prompts
@@ -86,12 +86,56 @@ def copy_sheet(sheet: Sheet, samples: int) -> list[Sheet]:
 
 
 def join_choices(model: Model, sheets: Sequence[Sheet], chat: bool) -> None:
-    """Encode every choice behind its sheet's text as it is now."""
+    """Encode every choice behind its sheet's text as it is now.
+
+    Raises DataError where the tokenizer makes the same tokens of two choices, or none of one: the first would always
+    win, or an end of the prompt would be scored in its place.
+    """
     scored = [sheet for sheet in sheets if sheet.scores_choices]
     pairs = [(sheet.text, choice) for sheet in scored for choice in _render_choices(model, sheet, chat)]
     joined = iter(model.encoder.join_all(pairs, chat=chat))
     for sheet in scored:
         sheet.joined = tuple(next(joined) for _ in sheet.prompt.choices)
+        _check_distinct(model, sheet, chat)
+
+
+def _check_distinct(model: Model, sheet: Sheet, chat: bool) -> None:
+    """Raise DataError for choices that cannot be told apart by their tokens."""
+    seen: dict[Tokens, str] = {}
+    start = min(joined.start for joined in sheet.joined)  # what stands before is the same for all
+    for joined, choice in zip(sheet.joined, sheet.prompt.choices, strict=True):
+        if (twin := seen.setdefault(joined.ids[start:], choice)) is not choice:
+            raise DataError(_say_alike(model, sheet.prompt, f"choices {twin!r} and {choice!r} are the same tokens"))
+        if joined.spans and _adds_nothing(joined, model.encoder.encode(sheet.text, chat=chat)):
+            raise DataError(_say_alike(model, sheet.prompt, f"choice {choice!r} has no token of its own"))
+
+
+def _adds_nothing(joined: Joined, before: Sequence[int]) -> bool:
+    """Whether a prompt and its choice are the tokens of the prompt alone; an opening token may stand in front."""
+    return tuple(before) in (joined.ids, joined.ids[1:])
+
+
+def _say_alike(model: Model, prompt: Prompt, found: str) -> str:
+    where = f", template {prompt.template!r}" if prompt.template else ""
+    words = "give the labels other words in the template ({% set labels = … %})" if prompt.template else "write others"
+    return (
+        f"prompt {prompt.id!r}{where}: {found} to the tokenizer of model {model.name!r}, which does not know some "
+        f"of their characters or does not tell them apart; {words}, or use another model"
+    )
+
+
+def find_faults(
+    model: Model, prompts: Iterable[Prompt | Mapping[str, Any]], *, chat: bool = False
+) -> dict[int, PromptkitError]:
+    """Return why prompts cannot be scored, each on its own, by their positions; those that can be are not there."""
+    faults: dict[int, PromptkitError] = {}
+    for position, row in enumerate(prompts):
+        try:
+            for prompt in read_prompts([row], chat=chat, first=position):
+                check_window(model, open_sheets(model, [prompt, *prompt.content_free, *prompt.domain], chat))
+        except PromptkitError as error:
+            faults[position] = error
+    return faults
 
 
 def list_sequences(sheets: Sequence[Sheet]) -> list[Tokens]:

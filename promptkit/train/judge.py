@@ -19,6 +19,7 @@ from promptkit.errors import TrainError
 from promptkit.metrics import correctness
 from promptkit.score import score
 from promptkit.score.rows import read_prompts
+from promptkit.score.sheets import check_window, open_sheets
 from promptkit.store import write_whole
 from promptkit.train.processes import as_the_first
 
@@ -138,12 +139,17 @@ class Steps(TrainerCallback):
             self.progress(state.global_step, state.max_steps)
 
 
-def read_labelled(validation: Iterable[Prompt | Mapping[str, Any]], *, chat: bool) -> list[Prompt]:
-    """Return validation prompts. Raises TrainError where there are none, or one has no label to judge by."""
+def read_labelled(model: Model, validation: Iterable[Prompt | Mapping[str, Any]], *, chat: bool) -> list[Prompt]:
+    """Return validation prompts.
+
+    Raises TrainError where there are none, or one has no label to judge by, and what scoring them would raise after
+    the first epoch: choices that are the same tokens, prompts beyond the window.
+    """
     prompts = read_prompts(validation, chat=chat)
     if not prompts:
         raise TrainError("validation has no prompts: give some, or leave it out to train for all epochs")
     for prompt in prompts:
         if prompt.label is None:
             raise TrainError(f"validation prompt {prompt.id!r} has no label, so its answer cannot be judged")
+    check_window(model, open_sheets(model, prompts, chat))
     return prompts

@@ -140,7 +140,7 @@ def train(
         refuse_existing(folder)
     callbacks = trackers(report_to, folder)
     lessons = read_pairs(pairs, chat=chat)
-    prompts = None if validation is None else read_labelled(validation, chat=chat)
+    prompts = None if validation is None else read_labelled(model, validation, chat=chat)
     rows = encode_pairs(model, lessons, chat=chat)
     with _state_folder(folder, save_seconds, _identity(model, lessons, prompts, settings)) as state:
         with _seeded(settings.seeds.init):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from promptkit.cost import Cost, Meter
-from promptkit.errors import DataError
+from promptkit.errors import DataError, PromptkitError
 from promptkit.evaluate import prediction_row, summarize_predictions
 from promptkit.prompt import Prompt
 from promptkit.readings import (
@@ -20,7 +20,7 @@ from promptkit.readings import (
     show_rows,
     store_table,
 )
-from promptkit.rows import number_rows
+from promptkit.rows import number_rows, place_of
 from promptkit.score.votes import VOTE_FIGURES
 from promptkit.work import Track
 
@@ -47,9 +47,10 @@ def score_file(
     not allow.
     """
     from promptkit.models import load_model
-    from promptkit.score import score
+    from promptkit.score import find_faults, score
 
-    prompts = list(itertools.islice(_read_prompts(Path(source), chat), limit))
+    numbered = list(itertools.islice(_read_prompts(Path(source), chat), limit))
+    prompts = [prompt for _, prompt in numbered]
     if not prompts:
         raise DataError(f"{source}: no rows; one object with `prompt` and `choices` per line is expected")
     names = choose_readings(calibrate, refuse_rows(prompts) if calibrate else {})
@@ -58,7 +59,13 @@ def score_file(
     asked = {"batch_tokens": batch_tokens, "memory": memory}
     options = {**sampling, **{name: value for name, value in asked.items() if value is not None}}
     with Meter(loaded.device) as meter:
-        table = score(loaded, prompts, chat=chat, progress=track("scoring") if track else None, **options)
+        try:
+            table = score(loaded, prompts, chat=chat, progress=track("scoring") if track else None, **options)
+        except PromptkitError as error:
+            position, fault = next(iter(find_faults(loaded, prompts, chat=chat).items()), (None, error))
+            if position is None:
+                raise
+            raise type(fault)(f"{place_of(Path(source), numbered[position][0])}: {fault}") from error
     cost = Cost(
         tokens_prompted=table.tokens_prompted,
         tokens_computed=table.tokens_computed,
@@ -90,14 +97,15 @@ def score_file(
     }
 
 
-def _read_prompts(path: Path, chat: bool) -> Iterator[Prompt]:
+def _read_prompts(path: Path, chat: bool) -> Iterator[tuple[int, Prompt]]:
     from promptkit.score.rows import read_prompts
 
     for position, (number, row) in enumerate(number_rows(path)):
         try:
-            yield from read_prompts([row], chat=chat, first=position)
+            [prompt] = read_prompts([row], chat=chat, first=position)
         except DataError as error:
             raise DataError(f"{path}:{number}: {str(error).partition(': ')[2]}") from error
+        yield number, prompt
 
 
 def _one_run(cell: Mapping[str, Any]) -> dict[str, Any]:
