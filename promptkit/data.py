@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from promptkit.errors import DataError, nearest
+from promptkit.errors import DataError, PatternError, nearest
 from promptkit.files import check_all_readable, check_readable, is_there, open_input
 from promptkit.library import display_path
+from promptkit.patterns import compile_pattern
 from promptkit.record import Record
 from promptkit.rows import SUFFIXES, Row, number_rows, place_of
 from promptkit.task import SPLITS, Column, Task
@@ -299,7 +300,12 @@ def _extract(column: Column, value: Any, name: str) -> Any:
         text = text.rpartition(column.after)[2]
     if column.before is not None:
         text = text.partition(column.before)[0]
-    return re.sub(column.remove, "", text) if column.remove else text
+    if not column.remove:
+        return text
+    try:
+        return compile_pattern(column.remove).remove(text)
+    except PatternError as error:
+        raise DataError(f"column {column.column[0]!r}: `remove`: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ PromptkitError
 ├── WindowError      a prompt longer than the model's window
 ├── ModelError       a model or tokenizer that cannot be loaded or used
 ├── TrainError       training rows or settings
+├── PatternError     a regular expression of a file
 ├── StudyError       a grid, its factors, its budget
 └── RunError         run folders and output paths
 
@@ -73,6 +74,10 @@ class ModelError(PromptkitError):
 
 class TrainError(PromptkitError):
     """Training rows or training settings are wrong."""
+
+
+class PatternError(PromptkitError):
+    """A regular expression of a file is not valid, or cannot be run within the limits."""
 
 
 class StudyError(PromptkitError):

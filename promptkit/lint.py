@@ -17,6 +17,7 @@ from promptkit.library import display_path, real_path
 from promptkit.prompt import render_completion, render_text
 from promptkit.record import Record
 from promptkit.sandbox import make_environment
+from promptkit.score.answers import read_answer
 from promptkit.stand_in import StandIn
 from promptkit.task import Task, find_tasks, load_task
 from promptkit.template import PARTS, SETTINGS, BoundTemplate, Template, find_templates, load_template
@@ -226,11 +227,7 @@ def _cut(text: str, stops: Sequence[str]) -> str:
 
 
 def _reads(pattern: str, text: str) -> bool:
-    try:
-        match = regex.search(pattern, text, timeout=1.0)
-    except TimeoutError:
-        return False
-    return bool(match and match[1] and match[1].strip())
+    return read_answer(text, pattern) is not None
 
 
 def _lint_fields(bound: BoundTemplate, record: Record) -> Iterator[str]:

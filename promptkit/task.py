@@ -20,10 +20,11 @@ from pydantic import (
     model_validator,
 )
 
-from promptkit.errors import TaskError, nearest
+from promptkit.errors import PatternError, TaskError, nearest
 from promptkit.files import LARGEST_SOURCE, read_input
 from promptkit.library import display_path, find_names
 from promptkit.parsing import parse_toml
+from promptkit.patterns import compile_pattern
 
 #: Field names with a meaning of their own; every other name but those of `TAKEN` is the template author's.
 RESERVED = ("id", "label", "rationale", "choices")
@@ -58,17 +59,17 @@ class Column(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     column: tuple[str, ...] = Field(min_length=1)
-    after: str | None = None
-    before: str | None = None
+    after: str | None = Field(default=None, min_length=1)
+    before: str | None = Field(default=None, min_length=1)
     remove: str | None = None
 
     @field_validator("remove")
     @classmethod
     def _check_remove(cls, pattern: str | None) -> str | None:
         try:
-            re.compile(pattern or "")
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+            compile_pattern(pattern or "")
+        except PatternError as error:
+            raise ValueError(str(error)) from error
         return pattern
 
     @cached_property

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import regex
 from jinja2 import nodes
 from jinja2.runtime import Macro
 
-from promptkit.errors import TemplateError, nearest
+from promptkit.errors import PatternError, TemplateError, nearest
 from promptkit.files import is_there
 from promptkit.imports import Source, parse_all
 from promptkit.library import display_path, find_names, real_path, search_folders
+from promptkit.patterns import compile_pattern
 from promptkit.record import Record
 from promptkit.sandbox import RENDER_ERRORS, Rewrite, explain_render_error, folder_loader, make_environment
 from promptkit.task import Task
@@ -349,9 +349,9 @@ def _settings(variables: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 def _check_answer(pattern: str, path: Path) -> None:
     try:
-        groups = regex.compile(pattern).groups
-    except regex.error as error:
-        raise TemplateError(f"{display_path(path)}: `answer` is no regular expression: {pattern!r}: {error}") from error
+        groups = compile_pattern(pattern).groups
+    except PatternError as error:
+        raise TemplateError(f"{display_path(path)}: `answer`: {error}") from error
     if groups < 1:
         raise TemplateError(
             f"{display_path(path)}: `answer` {pattern!r} has no group; put the part that is the answer into (…)"

@@ -152,7 +152,7 @@ def test_missing_field_suggests_the_nearest(project: Project) -> None:
         ('{% set labels = ["a", "b"] %}', r"`labels` is \['a', 'b'\]; a mapping such as"),
         ('{% set labels = {"negative": "bad"} %}', "`labels` has no word for 'positive'"),
         ('{% set labels = {"negative": "x", "positive": "x"} %}', "two labels of task 'films' share one word"),
-        ('{% set answer = "([0-9]+" %}', r"`answer` is no regular expression"),
+        ('{% set answer = "([0-9]+" %}', r"`answer`: .* is no regular expression"),
         ('{% set answer = "[0-9]+" %}', "has no group"),
         ("{% set max_tokens = 0 %}", "`max_tokens` is 0; 1 or more is needed"),
         ('{% set stop = [""] %}', "hold text that is not empty"),

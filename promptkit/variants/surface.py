@@ -14,11 +14,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 import jinja2
-import regex
 from jinja2 import nodes
 
 from promptkit.data import hash_order
 from promptkit.errors import TemplateError, nearest
+from promptkit.patterns import compile_pattern
 from promptkit.sandbox import make_environment
 from promptkit.template import Part, Template, rewrite_template
 from promptkit.variants.formatting import AXES, CASINGS, Format
@@ -364,5 +364,5 @@ def _fill(text: str) -> str:
 
 
 def _read(pattern: str, text: str) -> str | None:
-    found = regex.search(pattern, text)
+    found = compile_pattern(pattern).search(text)
     return found[1] if found else None
