@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ def test_alpaca_is_split_where_a_newline_joins_it_again(prompt: str, instruction
         ({"prompt": "x", "completion": " no", "task": ["x"]}, r"'task' is \['x'\]: expected text"),
         ({"prompt": "x", "completion": " no", "template_hash": 7}, "'template_hash' is 7: expected text"),
         ({"prompt": "x", "completion": " no", "messages": [{"role": "bot", "content": "x"}]}, "a turn of 'bot'"),
-        ({"prompt": [ASKED], "completion": " yes"}, "'prompt' is .*: expected text"),
+        ({"prompt": [ASKED], "completion": " positive"}, "'prompt' is .*: expected text"),
         ({"prompt": [ASKED], "completion": [ANSWER, ASKED, ANSWER]}, "'completion' has 3 turns: expected the answer"),
         ({"messages": [ASKED]}, "has the turns user: expected a user's, and an assistant's at the end"),
         ({"messages": [ANSWER]}, "has the turns assistant: expected"),
@@ -231,6 +232,95 @@ def test_what_is_no_pair_is_refused(row: dict[str, Any], message: str) -> None:
     """A row that says nothing to learn, or more than a pair can hold, is an error that names the row and the fix."""
     with pytest.raises(DataError, match=f"^training row 4.*{message}"):
         pair_from_row(row, 3)
+
+
+TOOLS = [{"type": "function", "function": {"name": "weather"}}]
+#: One question and answer in every form that is read, to which further columns are added.
+FORMS: dict[str, dict[str, Any]] = {
+    "texts": {"prompt": "Hi", "completion": " positive"},
+    "turns": {"prompt": [ASKED], "completion": [ANSWER]},
+    "messages": {"messages": [ASKED, ANSWER]},
+    "sharegpt": {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": " positive"}]},
+    "alpaca": {"instruction": "Hi", "output": " positive"},
+    "text": {"text": "Hi positive", "spans": [[2, 11]]},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("column", "filled", "empty"),
+    [
+        ("tools", TOOLS, ([], None, "", "[]")),
+        ("tools", json.dumps(TOOLS), ("null",)),
+        ("functions", TOOLS, ([],)),
+        ("tool_calls", TOOLS, ([{"id": None}],)),
+        ("function_call", {"name": "weather"}, ({}, {"name": None})),
+        ("images", ["a.png"], ([],)),
+        ("chat_template_kwargs", {"enable_thinking": True}, ({},)),
+        ("loss", False, (True, 0.3)),
+        ("train", False, (True, "true")),
+        ("train", "false", ()),
+        ("weight", 0, (1, 1.0, "1")),
+        ("weight", 0.5, ()),
+        ("mask", True, (False,)),
+        ("kto_tag", False, (True,)),
+        ("label", True, (None, "good")),
+    ],
+)
+def test_columns_that_would_be_dropped_are_refused_in_every_form(
+    form: str, column: str, filled: object, empty: tuple[object, ...]
+) -> None:
+    """Tools, pictures and marks of what is not to be learned are errors where they say something, and only there."""
+    for value in empty:
+        assert (
+            pair_from_row({**FORMS[form], column: value}, 0, chat=form not in ("texts", "text")).completion
+            == " positive"
+        )
+    with pytest.raises(DataError, match=f"^training row 1: .*{column}"):
+        pair_from_row({**FORMS[form], column: filled}, 0, chat=form not in ("texts", "text"))
+
+
+@pytest.mark.parametrize("form", ["turns", "messages", "sharegpt"])
+@pytest.mark.parametrize(
+    ("mark", "no", "yes"),
+    [
+        *((name, False, True) for name in ("loss", "train", "training", "trainable", "learn", "loss_mask")),
+        ("weight", 0, 1),
+        ("mask", True, False),
+        ("masked", True, False),
+    ],
+)
+def test_marks_of_turns_mean_the_same_in_every_form(form: str, mark: str, no: object, yes: object) -> None:
+    """An answer marked as not to be learned is refused, and so is an earlier turn that is to be learned."""
+
+    def mark_turns(*marks: object) -> dict[str, Any]:
+        said = [ASKED, {**ANSWER, "content": " no"}, ASKED, ANSWER]
+        turns = [{**turn, mark: value} for turn, value in zip(said, marks, strict=True)]
+        if form == "sharegpt":
+            return {
+                "conversations": [{"from": turn.pop("role"), "value": turn.pop("content"), **turn} for turn in turns]
+            }
+        return {"messages": turns} if form == "messages" else {"prompt": turns[:-1], "completion": turns[-1:]}
+
+    for marks in ((None, None, None, None), (no, no, no, yes), (None, no, None, None)):
+        assert pair_from_row(mark_turns(*marks), 0, chat=True).completion == " positive"
+    for marks in ((None, None, None, no), (None, yes, None, yes), (yes, no, no, yes), (None, None, None, 0.5)):
+        with pytest.raises(DataError, match=f"turn of {mark} .*: promptkit learns a row's last answer"):
+            pair_from_row(mark_turns(*marks), 0, chat=True)
+
+
+def test_a_column_for_the_system_is_its_turn() -> None:
+    """It is the first turn of every form of turns, an error beside another system's turn, and of texts always."""
+    for form in ("messages", "sharegpt", "alpaca"):
+        row = {**FORMS[form], "system": "Brief."}
+        assert pair_from_row(row, 0, chat=True).messages[0].content == "Brief."
+        assert pair_from_row({**row, "system": ""}, 0, chat=True).messages[0].content != ""
+    said = {"role": "system", "content": "Long."}
+    with pytest.raises(DataError, match="both a column 'system' and a system's turn, with other texts"):
+        pair_from_row({"messages": [said, ASKED, ANSWER], "system": "Brief."}, 0, chat=True)
+    for form in ("texts", "turns", "text"):
+        with pytest.raises(DataError, match=r"'system' is 'Brief\.', which has no place"):
+            pair_from_row({**FORMS[form], "system": "Brief."}, 0, chat=form == "turns")
 
 
 def test_rows_of_others_are_read() -> None:

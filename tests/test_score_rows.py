@@ -67,6 +67,16 @@ def test_row_with_prompts_to_calibrate_by() -> None:
         ({**ROW, "label": "positive"}, "label 'positive' is not an index from 0 to 1"),
         ({**ROW, "label": True}, "label True is not an index from 0 to 1"),
         ({**ROW, "messages": ["hello"]}, "row 2: 'messages' is .*: expected a list of objects with role and content"),
+        (
+            {**ROW, "messages": [{"role": "tool", "content": "a"}]},
+            "row 2: a turn of 'tool': expected one of system, user, assistant",
+        ),
+        (
+            {**ROW, "messages": [{"role": "user", "content": ["a"]}]},
+            r"row 2: a turn whose content is \['a'\]: expected",
+        ),
+        ({**ROW, "tools": [{"name": "weather"}]}, "row 2: 'tools' is .*, which has no place here: remove"),
+        ({**ROW, "label": 0.5}, "label 0.5 is not an index from 0 to 1"),
         ({**ROW, "content_free": "N/A"}, "row 2: 'content_free' is 'N/A': expected a list of prompts, texts or lists"),
         ({**ROW, "domain": ["a", 1]}, r"row 2: 'domain' is \['a', 1\]: expected a list of prompts, texts or lists"),
         ({**ROW, "domain": [[{"role": "user", "content": "a"}]]}, "is a list of turns: expected text, or score with"),

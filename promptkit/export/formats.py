@@ -7,7 +7,8 @@ back as free text, behind which an end is learned.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,24 @@ _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt"}
 _ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 _ORIGINS = ("task", "task_hash", "template", "template_hash")
 _LEARNED = "promptkit learns a row's last answer and nothing before it"
+#: Columns, and keys of a turn, that say what is asked in words that a pair has no place for: tools and their calls,
+#: pictures, settings of a chat template.
+_UNPLACED = (
+    *("tools", "functions", "tool_calls", "function_call", "tool_choice", "chat_template_kwargs"),
+    *("images", "image", "videos", "video", "audios", "audio"),
+)
+#: Columns that only some formats give a meaning to; in the others they would be dropped without a word.
+_OF_FORMATS = {"system": ("messages", "sharegpt", "alpaca"), "history": ("alpaca",)}
+#: Keys by which trainers say of a turn or a row whether it is learned, with what each says where it is true or 1.
+_MARKS = {
+    **dict.fromkeys(("weight", "loss", "loss_weight", "train", "training", "trainable", "learn"), True),
+    **dict.fromkeys(("loss_mask", "kto_tag"), True),
+    **dict.fromkeys(("mask", "masked"), False),
+}
+#: Marks as CSV files hold them.
+_TRUTHS = {"false": False, "0": False, "0.0": False, "true": True, "1": True, "1.0": True}
+#: What a column holds that is there and says nothing, as CSV files and other people's scripts write it.
+_SAYS_NOTHING = ("", "[]", "{}", "null", "None")
 
 
 def export_rows(rows: Iterable[Row], format_: str) -> Iterator[dict[str, Any]]:
@@ -136,11 +155,14 @@ def pair_from_row(row: Row, number: int, *, chat: bool = False, place: str = "")
         raise DataError(f'{where} is a {type(row).__name__}: expected a Pair or {{"prompt": text, "completion": text}}')
     given = {name: value for name, value in row.items() if value is not None}
     try:
-        prompt, turns, completion = _READERS[_tell_format(given)](given)
+        format_ = _tell_format(given)
+        _check_columns(given, format_)
+        prompt, turns, completion = _READERS[format_](given)
         if prompt is None and not chat:
             raise DataError("chat turns only, no prompt as plain text: train with --chat (chat=True)")
         choices, ids = _texts(given, "choices"), _texts(given, "demonstration_ids")
         names = {name: _text({name: "", **given}, name) for name in _ORIGINS}
+        check_choices(choices, given.get("label"))
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     pair = Pair(
@@ -210,22 +232,32 @@ def _read_prompt_completion(row: Row) -> Said:
     turns = row.get("messages") or []
     if not _are_objects(turns):
         raise DataError(f"'messages' is {turns!r}: expected a list of objects with role and content")
-    return prompt, [_read_turn(turn) for turn in turns], completion
+    read = [read_turn(turn) for turn in turns]
+    for turn, marked in zip(read, turns, strict=True):
+        _check_marks(marked, learned=False, what=f"'messages' has a {turn['role']}'s turn")
+    return prompt, read, completion
 
 
 def _read_messages(row: Row) -> Said:
-    return _read_turns(row["messages"], "messages")
+    turns = row["messages"]
+    return _read_turns(_add_system(row, turns) if _are_objects(turns) else turns, "messages")
 
 
 def _read_sharegpt(row: Row) -> Said:
-    _refuse(row, "tools")
     turns = row["conversations"]
     if not _are_objects(turns):
         raise DataError(f"'conversations' is {turns!r}: expected a list of objects with from and value")
-    renamed = [_rename(turn) for turn in turns]
-    if row.get("system"):
-        renamed.insert(0, {"role": "system", "content": row["system"]})
-    return _read_turns(renamed, "conversations")
+    return _read_turns(_add_system(row, [_rename(turn) for turn in turns]), "conversations")
+
+
+def _add_system(row: Row, turns: Sequence[Row]) -> list[Row]:
+    """Return the turns behind that of the column `system`, where it is filled."""
+    system = row.get("system")
+    if not is_filled(system):
+        return [*turns]
+    if turns and turns[0].get("role") == "system" and turns[0].get("content") != system:
+        raise DataError("both a column 'system' and a system's turn, with other texts: keep one of them")
+    return [{"role": "system", "content": system}, *(turn for turn in turns if turn.get("role") != "system")]
 
 
 def _rename(turn: Row) -> Turn:
@@ -237,9 +269,8 @@ def _rename(turn: Row) -> Turn:
 
 
 def _read_alpaca(row: Row) -> Said:
-    _refuse(row, "tools")
     query = "\n".join(text for text in (_text(row, "instruction"), _text({"input": "", **row}, "input")) if text)
-    turns: list[Turn] = [{"role": "system", "content": row["system"]}] if row.get("system") else []
+    turns: list[Row] = _add_system(row, ())
     history = row.get("history") or []
     if not isinstance(history, list) or not all(isinstance(said, list) and len(said) == 2 for said in history):
         raise DataError(f"'history' is {history!r}: expected a list of [question, answer]")
@@ -276,38 +307,71 @@ def _read_turns(turns: Any, column: str) -> Said:
     """Return what a chat says whose last turn is the answer; a single user's turn is a plain prompt as well."""
     if not turns or not _are_objects(turns):
         raise DataError(f"{column!r} is {turns!r}: expected a list of objects with role and content")
-    read = [_read_turn(turn) for turn in turns]
+    read = [read_turn(turn) for turn in turns]
     *asked, answer = read
     if answer["role"] != "assistant" or not asked:
         roles = ", ".join(turn["role"] for turn in read)
         raise DataError(f"{column!r} has the turns {roles}: expected a user's, and an assistant's at the end to learn")
-    for turn, weighed in zip(read, turns, strict=True):
-        weight = weighed.get("weight")
-        if weight is not None and weight != (turn is answer):
-            raise DataError(f"{column!r} has a {turn['role']}'s turn of weight {weight}: {_LEARNED}")
+    for turn, marked in zip(read, turns, strict=True):
+        _check_marks(marked, learned=turn is answer, what=f"{column!r} has a {turn['role']}'s turn")
     plain = [turn["role"] for turn in asked] == ["user"]
     return asked[0]["content"] if plain else None, asked, answer["content"]
 
 
-def _read_turn(turn: Row) -> Turn:
+def read_turn(turn: Row) -> Turn:
+    """Return the role and the text of a turn; raises DataError for another role, content that is no text, and more."""
     role, content = turn.get("role"), turn.get("content")
     if not isinstance(role, str) or role not in _SPEAKERS:
         raise DataError(f"a turn of {role!r}: expected one of {', '.join(_SPEAKERS)}")
-    if not isinstance(content, str):
-        raise DataError(f"a turn whose content is {content!r}: expected text")
-    more = [name for name, value in turn.items() if value and name not in ("role", "content", "weight")]
+    more = [name for name, value in turn.items() if name not in ("role", "content", *_MARKS) and is_filled(value)]
     if more:
         raise DataError(f"a turn with {', '.join(map(repr, more))}, which has no place in a training pair")
+    if not isinstance(content, str):
+        raise DataError(f"a turn whose content is {content!r:.100}: expected text")
     return {"role": role, "content": content}
+
+
+def _check_marks(marked: Row, *, learned: bool, what: str) -> None:
+    """Raise DataError where a turn is marked to be learned and is not, or the other way round."""
+    for name, when_true in _MARKS.items():
+        mark = marked.get(name)
+        if mark is not None and mark != (learned is when_true):
+            raise DataError(f"{what} of {name} {mark!r:.60}: {_LEARNED}")
+
+
+def _check_columns(row: Row, format_: str) -> None:
+    """Raise DataError for a filled column that would be dropped, and for one by which the row is not to be learned."""
+    refuse_unplaced(row)
+    for name, formats in _OF_FORMATS.items():
+        if format_ not in formats and is_filled(row.get(name)):
+            raise DataError(f"{name!r} is {row[name]!r:.60}, which has no place in a row of {format_}: remove it")
+    for name, when_true in _MARKS.items():
+        mark = row.get(name)
+        said = _TRUTHS.get(mark.strip().casefold(), mark) if isinstance(mark, str) else mark
+        if isinstance(said, bool | int | float if name == "weight" else bool) and said != when_true:
+            raise DataError(f"{name!r} is {mark!r}: every row is learned, and counts the same: leave the row out")
+
+
+def refuse_unplaced(row: Row) -> None:
+    """Raise DataError for a filled column of tools, pictures or settings of a chat template."""
+    for name in _UNPLACED:
+        if is_filled(row.get(name)):
+            raise DataError(f"{name!r} is {row[name]!r:.60}, which has no place here: remove it")
+
+
+def is_filled(value: Any) -> bool:
+    """Return whether a value says something: not null, false, empty, nor a list or mapping of such values alone."""
+    if isinstance(value, str):
+        return value.strip() not in _SAYS_NOTHING
+    if isinstance(value, Mapping):
+        return any(map(is_filled, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(is_filled, value))
+    return value is not None and value is not False
 
 
 def _are_objects(turns: Any) -> bool:
     return isinstance(turns, list | tuple) and all(isinstance(turn, Mapping) for turn in turns)
-
-
-def _refuse(row: Row, name: str) -> None:
-    if row.get(name):
-        raise DataError(f"{name!r} is {row[name]!r}, which has no place in a training pair: remove it")
 
 
 def _text(row: Row, name: str) -> str:
@@ -316,6 +380,21 @@ def _text(row: Row, name: str) -> str:
         found = f"is {value!r}" if name in row else f"is missing, found {', '.join(map(str, row))}"
         raise DataError(f"{name!r} {found}: expected text")
     return value
+
+
+def check_choices(choices: Sequence[str], label: object, *, named: bool = True) -> None:
+    """Raise DataError for an empty choice, and for a label that is none of them.
+
+    A label is an index into the choices or, where there are none or it may be `named`, text.
+    """
+    if "" in choices:
+        raise DataError(f"choice {choices.index('')} is empty: expected at least one character")
+    if label is None or (isinstance(label, str) and (named or not choices)):
+        return
+    is_index = isinstance(label, Integral) and not isinstance(label, bool)
+    if not is_index or not (0 <= label < len(choices) if choices else named):  # type: ignore[operator]
+        allowed = f"an index from 0 to {len(choices) - 1}" if choices else "text"
+        raise DataError(f"label {label!r:.60} is not {allowed}")
 
 
 def _texts(row: Row, name: str) -> tuple[str, ...]:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
-from numbers import Integral
 from typing import Any
 
 from promptkit.errors import DataError
+from promptkit.export.formats import check_choices, read_turn, refuse_unplaced
 from promptkit.prompt import Prompt, prompt_from_row
 from promptkit.score.answers import same_answer
 
@@ -29,7 +29,10 @@ def read_prompts(rows: Iterable[Prompt | Mapping[str, Any]], *, chat: bool = Fal
     for number, row in enumerate(rows, start=first):
         where = f"row {number + 1}"
         if isinstance(row, Mapping):
-            _check_row(row, where)
+            try:
+                _check_row(row)
+            except DataError as error:
+                raise DataError(f"{where}: {error}") from error
             row = _add_content_free(prompt_from_row({"choices": (), **row, "id": _name(row, number)}), row)
         elif not isinstance(row, Prompt):
             raise DataError(f"{where} is a {type(row).__name__}: expected a Prompt or an object with a prompt")
@@ -42,27 +45,32 @@ def _name(row: Mapping[str, Any], number: int) -> Any:
     return number if row.get("id") is None else row["id"]
 
 
-def _check_row(row: Mapping[str, Any], where: str) -> None:
+def _check_row(row: Mapping[str, Any]) -> None:
     if not isinstance(row.get("prompt"), str):
-        found = f"is {row['prompt']!r}" if "prompt" in row else f"is missing, found {', '.join(map(str, row))}"
-        raise DataError(f"{where}: 'prompt' {found}: expected text")
+        found = f"is {row['prompt']!r:.100}" if "prompt" in row else f"is missing, found {', '.join(map(str, row))}"
+        raise DataError(f"'prompt' {found}: expected text")
+    refuse_unplaced(row)
     choices = row.get("choices", ())
     if not isinstance(choices, list | tuple) or not all(isinstance(choice, str) for choice in choices):
-        raise DataError(f"{where}: 'choices' is {choices!r}: expected a list of texts")
+        raise DataError(f"'choices' is {choices!r:.100}: expected a list of texts")
     turns = row.get("messages") or ()
     if not _are_turns(turns):
-        raise DataError(f"{where}: 'messages' is {turns!r}: expected a list of objects with role and content")
+        raise DataError(f"'messages' is {turns!r:.100}: expected a list of objects with role and content")
+    for turn in turns:
+        read_turn(turn)
     generation = row.get("generation")
     wanted = {"stop", "max_tokens", "answer"}
     if generation is not None and not (isinstance(generation, Mapping) and wanted <= generation.keys()):
-        raise DataError(f"{where}: 'generation' is {generation!r}: expected stop, max_tokens and answer")
+        raise DataError(f"'generation' is {generation!r:.100}: expected stop, max_tokens and answer")
     stop = generation["stop"] if generation else ()
     if not isinstance(stop, list | tuple) or not all(isinstance(text, str) for text in stop):
-        raise DataError(f"{where}: the stop of 'generation' is {stop!r}: expected a list of texts")
+        raise DataError(f"the stop of 'generation' is {stop!r:.100}: expected a list of texts")
     for key in CONTENT_FREE:
         given = row.get(key) or ()
         if not isinstance(given, list | tuple) or not all(isinstance(each, str) or _are_turns(each) for each in given):
-            raise DataError(f"{where}: {key!r} is {given!r}: expected a list of prompts, texts or lists of turns")
+            raise DataError(f"{key!r} is {given!r:.100}: expected a list of prompts, texts or lists of turns")
+        for turn in (turn for each in given if not isinstance(each, str) for turn in each):
+            read_turn(turn)
 
 
 @lru_cache(maxsize=1024)
@@ -97,11 +105,13 @@ def _add_content_free(prompt: Prompt, row: Mapping[str, Any]) -> Prompt:
 
 
 def _check_prompt(prompt: Prompt, where: str, chat: bool) -> None:
-    choices, label = prompt.choices, prompt.label
+    choices = prompt.choices
     if not choices and prompt.generation is None:
         raise DataError(f"{where}: no choices, and nothing to generate: expected at least one choice")
-    if "" in choices:
-        raise DataError(f"{where}: choice {choices.index('')} is empty: expected at least one character")
+    try:
+        check_choices(choices, prompt.label, named=False)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
     if twins := _find_twins(choices, bool(prompt.generation and prompt.generation.answer)):
         raise DataError(f"{where}: {twins}; nothing tells them apart: write other choices, or leave the row out")
     if chat and not prompt.messages:
@@ -115,8 +125,3 @@ def _check_prompt(prompt: Prompt, where: str, chat: bool) -> None:
             raise DataError(f"{where}: a content-free prompt is text: expected a list of turns, as for --chat")
         if not chat and not other.text and other.messages:
             raise DataError(f"{where}: a content-free prompt is a list of turns: expected text, or score with --chat")
-    if label is None or (isinstance(label, str) and not choices):
-        return
-    if isinstance(label, bool) or not isinstance(label, Integral) or not 0 <= label < len(choices):
-        allowed = f"an index from 0 to {len(choices) - 1}" if choices else "text"
-        raise DataError(f"{where}: label {label!r} is not {allowed}")
