@@ -63,14 +63,17 @@ def correctness(predicted: Sequence[Answer], labels: Sequence[Answer]) -> tuple[
 
 
 def macro_f1(predicted: Sequence[Answer], labels: Sequence[Answer], label_count: int) -> float:
-    """Return the mean F1 over all labels of the task; a label that never occurs counts as 0.
+    """Return the mean F1 over the labels that are right or predicted for some record, as scikit-learn's default has it.
 
-    Unread predictions count as wrong: against recall, and against no label's precision.
+    A label that neither the data nor the predictions have has no F1, and is not counted. Unread predictions count as
+    wrong: against recall, and against no label's precision.
     """
     from sklearn.metrics import f1_score
 
     read = [label_count if answer is None else answer for answer in predicted]
-    return float(f1_score(labels, read, labels=range(label_count), average="macro", zero_division=0))
+    found = {*labels, *read}
+    present = [label for label in range(label_count) if label in found]
+    return float(f1_score(labels, read, labels=present, average="macro", zero_division=0))
 
 
 def _same(predicted: Answer, label: Answer) -> bool:

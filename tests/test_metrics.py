@@ -9,6 +9,7 @@ from sklearn.metrics import f1_score
 
 from promptkit.errors import DataError
 from promptkit.metrics import correctness, macro_f1, measure
+from promptkit.stats import macro_f1_interval
 
 LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
 
@@ -30,15 +31,26 @@ def test_unread_is_wrong_and_no_label() -> None:
 
 @given(LABELS)
 def test_macro_f1_is_scikit_learns(pairs: list[tuple[int, int]]) -> None:
-    """Macro-F1 averages over all labels of the task, those that never occur too."""
+    """Macro-F1 is scikit-learn's default: over the labels that are right or predicted for some record."""
     predicted, labels = zip(*pairs, strict=True)
-    expected = f1_score(labels, predicted, labels=[0, 1, 2, 3], average="macro", zero_division=0)
-    assert macro_f1(predicted, labels, 4) == pytest.approx(expected)
+    assert macro_f1(predicted, labels, 4) == pytest.approx(f1_score(labels, predicted, average="macro"))
 
 
-def test_a_label_that_never_occurs_counts_as_zero() -> None:
-    """Perfect predictions on two of four labels are a macro-F1 of one half."""
-    assert macro_f1([0, 1], [0, 1], 4) == 0.5
+def test_a_label_that_is_nowhere_is_not_counted() -> None:
+    """Perfect predictions are a macro-F1 of 1, whatever labels the task has beside."""
+    assert macro_f1([0, 1], [0, 1], 4) == 1.0
+    assert macro_f1([0, 2], [0, 0], 4) == pytest.approx((2 / 3 + 0) / 2)
+    assert macro_f1([None, None], [0, 0], 4) == 0.0
+
+
+@pytest.mark.parametrize("count", [2, 3, 40])
+def test_the_interval_is_of_the_same_figure(count: int) -> None:
+    """The interval of macro-F1 counts the labels of each resample, so labels that are nowhere move neither end."""
+    predicted, labels = [0, 1, 1, 0, None] * 8, [0, 1, 0, 0, 1] * 8
+    low, high = macro_f1_interval([predicted], labels, count).as_list()
+    assert (low, high) == tuple(macro_f1_interval([predicted], labels, 2).as_list())
+    assert low < macro_f1(predicted, labels, count) < high
+    assert macro_f1_interval([labels], labels, count).as_list() == [1.0, 1.0]
 
 
 def test_free_text_has_no_macro_f1() -> None:

@@ -115,7 +115,7 @@ def macro_f1_interval(
     """Return the interval of a method's mean macro-F1, over other runs and other items.
 
     `predicted` is runs x items, None where an answer could not be read. Runs, in `groups`, and items are resampled as
-    in `bootstrap_interval`; an F1 of nothing is 0, as in `metrics.macro_f1`.
+    in `bootstrap_interval`; of each resample those labels count that it has, as in `metrics.macro_f1`.
     """
     import numpy
 
@@ -127,13 +127,14 @@ def macro_f1_interval(
     weights = drawn / drawn.sum(axis=1, keepdims=True)
     means = numpy.zeros(resamples)
     for run in range(runs):
-        per_label = []
+        total, present = numpy.zeros(resamples), numpy.zeros(resamples)
         for label in range(label_count):
             said, true = answers[run] == label, numpy.array(labels) == label
             found = counts @ (said & true)
             all_named = counts @ said + counts @ true
-            per_label.append(numpy.divide(2 * found, all_named, out=numpy.zeros(resamples), where=all_named > 0))
-        means += weights[:, run] * numpy.mean(per_label, axis=0)
+            total += numpy.divide(2 * found, all_named, out=numpy.zeros(resamples), where=all_named > 0)
+            present += all_named > 0
+        means += weights[:, run] * total / present
     return percentiles(means, level)
 
 
