@@ -82,6 +82,7 @@ class TrainSettings(BaseModel):
     processes: int = Field(default=1, ge=1)
     seed: int = Field(ge=0, lt=2**32)
     seeds: Seeds
+    metric: Literal["accuracy", "macro_f1"] = "accuracy"
     patience: int = Field(ge=1)
     chat: bool
 
@@ -106,7 +107,7 @@ class TrainResult(BaseModel):
     """What came of a training run; nothing in it depends on the machine's speed or the date.
 
     `epochs` were run, and the weights are those after `best_epoch` (1 is the first). `losses` (nats, mean over
-    the epoch's steps) and `validation` (label accuracy) have one entry per epoch; `validation` is empty without
+    the epoch's steps) and `validation` (the settings' metric) have one entry per epoch; `validation` is empty without
     prompts. `pairs_hash` is the SHA-256 of prompts, completions, turns and choices in their order. `padded` says why
     rows were padded, and is empty where they were packed.
     """
@@ -188,7 +189,8 @@ class Adapter:
 
     `tokens_trained` counts the rows' tokens, each row's in full and no padding, over all epochs; `targets_trained`
     those with a loss. `spanning` counts pairs with a token across the join. `padded` says why rows were padded, and
-    is empty where they were packed. `validation_tokens` were computed to choose the epoch. `seconds` is the whole call.
+    is empty where they were packed. `validation` is the `metric` per epoch, `validation_tokens` were computed to choose
+    the epoch. `seconds` is the whole call.
     """
 
     path: Path
@@ -204,6 +206,7 @@ class Adapter:
     validation_tokens: int
     validation_flops: float
     seconds: float
+    metric: str = "accuracy"
 
     def __fspath__(self) -> str:
         """Return the folder's path: an adapter can be given wherever a folder can."""

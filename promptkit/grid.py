@@ -21,7 +21,7 @@ from promptkit.library import find_names
 from promptkit.order import order_demonstrations, sample_orders
 from promptkit.order_search import Search, Wanted, first_candidates, parse_search
 from promptkit.parsing import is_whole, parse_toml, parse_whole
-from promptkit.plan import METHODS, Step, passes_over, refuse_methods
+from promptkit.plan import METHODS, Step, judge_spec, passes_over, refuse_methods
 from promptkit.readings import choose_readings, refuse_readings
 from promptkit.record import Record
 from promptkit.select import Draw, Selector, without_model
@@ -299,6 +299,7 @@ def _lora_points(settings: StudySettings, splits: Splits, base: Condition) -> It
                 "seed": seed,
                 "rows": hash_records(rows),
                 "validation": hash_records(validation) if validation else None,
+                **judge_spec(base.bound.task, validation),
                 "rank": settings.rank,
                 "epochs": epochs,
                 "learning_rate": settings.learning_rate,

@@ -76,6 +76,14 @@ def macro_f1(predicted: Sequence[Answer], labels: Sequence[Answer], label_count:
     return float(f1_score(labels, read, labels=present, average="macro", zero_division=0))
 
 
+def measure_by(metric: str, predicted: Sequence[Answer], labels: Sequence[Answer], label_count: int | None) -> float:
+    """Return the figure of this name, `accuracy` or `macro_f1`; errors and arguments are those of `measure`."""
+    figures = measure(predicted, labels, label_count)
+    value = {"accuracy": figures.accuracy, "macro_f1": figures.macro_f1}[metric]
+    assert value is not None, f"{metric} of answers without labels"
+    return value
+
+
 def _same(predicted: Answer, label: Answer) -> bool:
     if isinstance(label, str):
         return same_answer(None if predicted is None else str(predicted), label)

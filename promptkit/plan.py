@@ -379,6 +379,7 @@ def _training_steps(settings: CompareSettings, selection: str, base: Condition, 
                 "seed": seed,
                 "rows": hash_records(rows),
                 "validation": None if by_size else hash_records(validation),
+                **judge_spec(base.bound.task, validation),
                 "rank": settings.rank,
                 "epochs": epochs,
                 "learning_rate": settings.learning_rate,
@@ -407,6 +408,11 @@ def _sizes(settings: CompareSettings, splits: Splits) -> list[int]:
     if sizes and sizes[-1] > len(splits.pool):
         raise DataError(f"a training size is {sizes[-1]}, but only {len(splits.pool)} training records are there")
     return sizes
+
+
+def judge_spec(task: Task, validation: Sequence[Record]) -> dict[str, str]:
+    """Return the metric that chooses an adapter's epoch as a part of its cell's key; nothing where it is accuracy."""
+    return {"metric": task.merit} if validation and task.merit != "accuracy" else {}
 
 
 def passes_over(rows: int, epochs: int) -> int:

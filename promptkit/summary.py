@@ -122,7 +122,7 @@ def count_failed(cells: Sequence[Finished], chance: float | None) -> int | None:
 def _merit(task: Task, cell: Finished) -> float:
     """Return what a cell is preferred by: the task's own metric."""
     figures = summarize_cell(task, cell.result)
-    return float(figures["macro_f1"] if task.metric == "macro_f1" and task.labels else figures["accuracy"])
+    return float(figures[task.merit])
 
 
 def _name(cell: Finished) -> dict[str, Any]:
@@ -156,6 +156,7 @@ def describe_cell(task: Task, cell: Finished) -> dict[str, Any]:
     if cell.train_cost and cell.trained:
         row["train_cost"] = cell.train_cost.as_dict()
         row["training"] = {key: cell.trained[key] for key in ("epochs", "best_epoch", "losses", "validation")}
+        row["training"]["metric"] = cell.trained.get("metric", "accuracy")
     return row
 
 

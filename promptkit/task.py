@@ -152,6 +152,11 @@ class Task(BaseModel):
         return "rationale" in self.fields
 
     @property
+    def merit(self) -> str:
+        """The metric by which one of several is chosen: the task's own, or accuracy without labels to average over."""
+        return self.metric if self.labels else "accuracy"
+
+    @property
     def is_free_text(self) -> bool:
         """Whether the answer is written rather than chosen."""
         return self.labels is None and not self.has_choices

@@ -163,6 +163,7 @@ class Work:
         condition = step.condition
         pairs = [build_pair(condition.bound, record, chat=condition.chat) for record in step.rows]
         validation = condition.prompts(step.validation, ()) if step.validation else None
+        judged = {"metric": condition.bound.task.merit} if validation else {}
         with Meter(self.model.device) as meter, self.run.new_adapter(step.training) as unfinished:
             adapter = self.trainer(
                 self.model,
@@ -172,6 +173,7 @@ class Work:
                 epochs=step.epochs,
                 seed=step.seed,
                 validation=validation or None,
+                **judged,
                 chat=condition.chat,
                 out=unfinished,
                 save_seconds=SAVE_SECONDS,
@@ -204,6 +206,7 @@ def _training_counts(model: Model, adapter: Adapter, folder: Path) -> dict[str, 
         "best_epoch": adapter.best_epoch,
         "losses": list(adapter.losses),
         "validation": list(adapter.validation),
+        "metric": adapter.metric,
         "adapter_weights": count_weights(folder),
         "tokens": adapter.tokens_trained + adapter.validation_tokens,
         "flops": flops + adapter.validation_flops,

@@ -13,7 +13,7 @@ import numpy
 import pytest
 import torch
 
-from promptkit.adapter import BATCH_SIZE, EPOCHS
+from promptkit.adapter import BATCH_SIZE, EPOCHS, read_card
 from promptkit.cli import cli
 from promptkit.errors import DataError, TrainError
 from promptkit.grid import StudySettings
@@ -240,6 +240,39 @@ def test_best_epoch_is_kept(
     shown = {name.replace(".default", ""): weight for name, weight in seen[best - 1].items()}
     assert shown.keys() == weights(adapter).keys()
     assert all(torch.equal(weight, shown[name]) for name, weight in weights(adapter).items())
+
+
+@pytest.mark.parametrize(("metric", "best"), [("accuracy", 1), ("macro_f1", 2)])
+def test_best_epoch_goes_by_the_metric(monkeypatch: pytest.MonkeyPatch, out: Path, metric: str, best: int) -> None:
+    """Always the frequent label is most accurate, and the worst by macro-F1; the values are those of the metric."""
+    gold = [0] * 9 + [1]
+    said = iter([[0] * 10, [1, 1] + [0] * 7 + [1]])
+
+    def fake(shown: Any, prompts: Any, *, chat: bool) -> Table:
+        return Table(tuple(Prediction(str(n), (), *pair) for n, pair in enumerate(zip(next(said), gold, strict=True))))
+
+    monkeypatch.setattr(judge, "score", fake)
+    adapter = train(model(), rows(16), validation=rows(2), epochs=2, metric=metric, out=out)
+    assert (adapter.best_epoch, adapter.metric, read_card(out).settings.metric) == (best, metric, metric)
+    wanted = {"accuracy": (0.9, 0.8), "macro_f1": (9 / 19, 7 / 16 + 1 / 4)}[metric]
+    assert adapter.validation == pytest.approx(wanted)
+
+
+def test_metric_over_labels_needs_labels(out: Path) -> None:
+    """Free text, and records with choices of their own, have no labels to average over."""
+    own = [rows(1)[0], {**rows(1)[0], "choices": [" a", " b", " c"]}]
+    free = [
+        {
+            "prompt": "a",
+            "completion": " b",
+            "choices": [],
+            "label": "b",
+            "generation": {"stop": [], "max_tokens": 2, "answer": "(.*)"},
+        }
+    ]
+    for validation in (own, free):
+        with pytest.raises(TrainError, match="do not have the same labels, which macro_f1 averages over: take accur"):
+            train(model(), rows(4), validation=validation, metric="macro_f1", out=out)
 
 
 def test_validation_does_not_disturb_training(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def train(source: str, as_json: bool, **settings: Any) -> None:
         print_json(result)
     else:
         for key in ("adapter", "task", "template", "dtype", "rows", "epochs", "losses", "validation", "seconds"):
-            click.echo(f"{key:<11}{brief(result[key])}")
+            named = f" {result['metric']}" if key == "validation" and result[key] else ""
+            click.echo(f"{key:<11}{brief(result[key])}{named}")
         if result["padded"]:
             click.echo(f"note: rows were padded, not packed, which takes longer: {result['padded']}", err=True)
 

@@ -1,4 +1,4 @@
-"""Epochs into their losses and label accuracies, and the weights of the best one."""
+"""Take each epoch's loss and figure on validation, and keep the weights of the best one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainingArguments
 
 from promptkit.errors import TrainError
-from promptkit.metrics import correctness
+from promptkit.metrics import measure_by
 from promptkit.score import score
 from promptkit.score.rows import read_prompts
 from promptkit.score.sheets import check_window, open_sheets
@@ -37,14 +37,14 @@ _BEST = "promptkit_best.safetensors"
 
 @dataclass
 class Course:
-    """How a training has gone: per finished epoch the mean loss (nats) of its steps and the accuracy on validation.
+    """How a training has gone: per finished epoch the mean loss (nats) of its steps and the metric on validation.
 
     `tokens` and `flops` were computed to judge. `loss` is the sum over the `steps` of the epoch that is under way: an
     exact one, for it must not matter where a training was stopped in between.
     """
 
     losses: list[float] = field(default_factory=list)
-    accuracies: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
     best_epoch: int = 0
     tokens: int = 0
     flops: float = 0.0
@@ -74,15 +74,15 @@ class Judge(TrainerCallback):
         if self.validation is None:
             return
         epoch = len(course.losses)
-        accuracy, tokens, flops = as_the_first(self._judge)
+        figure, tokens, flops = as_the_first(self._judge)
         course.tokens += tokens
         course.flops += flops
-        if accuracy > max(course.accuracies, default=-1.0):
+        if figure > max(course.validation, default=-1.0):
             weights = get_peft_model_state_dict(self.model.network, save_embedding_layers=False)
             self.best_weights = {name: weight.clone() for name, weight in weights.items()}
             course.best_epoch = epoch
-        course.accuracies.append(accuracy)
-        self._trainer.log({"validation_accuracy": accuracy})
+        course.validation.append(figure)
+        self._trainer.log({f"validation_{self.settings.metric}": figure})
         control.should_training_stop |= epoch - course.best_epoch >= self.settings.patience
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -120,12 +120,14 @@ class Judge(TrainerCallback):
         return self.trainer
 
     def _judge(self) -> tuple[float, int, float]:
-        """Return the label accuracy, the tokens and the FLOPs that it took."""
+        """Return the metric on validation, the tokens and the FLOPs that it took."""
         assert self.validation is not None
         self.model.network.eval()
         table = score(self.model, self.validation, chat=self.settings.chat)
-        right = correctness(table.predicted, [each.label for each in table.predictions])
-        return sum(right) / len(right), table.tokens_computed, table.flops
+        labels = [each.label for each in table.predictions]
+        count = len(self.validation[0].choices) or None
+        figure = measure_by(self.settings.metric, table.predicted, labels, count)
+        return figure, table.tokens_computed, table.flops
 
 
 class Steps(TrainerCallback):
@@ -139,10 +141,13 @@ class Steps(TrainerCallback):
             self.progress(state.global_step, state.max_steps)
 
 
-def read_labelled(model: Model, validation: Iterable[Prompt | Mapping[str, Any]], *, chat: bool) -> list[Prompt]:
+def read_labelled(
+    model: Model, validation: Iterable[Prompt | Mapping[str, Any]], *, chat: bool, metric: str = "accuracy"
+) -> list[Prompt]:
     """Return validation prompts.
 
-    Raises TrainError where there are none, or one has no label to judge by, and what scoring them would raise after
+    Raises TrainError where there are none, one has no label to judge by, or `metric` averages over labels and these are
+    not the same for all, and what scoring them would raise after
     the first epoch: choices that are the same tokens, prompts beyond the window.
     """
     prompts = read_prompts(validation, chat=chat)
@@ -151,5 +156,8 @@ def read_labelled(model: Model, validation: Iterable[Prompt | Mapping[str, Any]]
     for prompt in prompts:
         if prompt.label is None:
             raise TrainError(f"validation prompt {prompt.id!r} has no label, so its answer cannot be judged")
+    counts = {len(prompt.choices) for prompt in prompts}
+    if metric != "accuracy" and (len(counts) > 1 or 0 in counts):
+        raise TrainError(f"validation prompts do not have the same labels, which {metric} averages over: take accuracy")
     check_window(model, open_sheets(model, prompts, chat))
     return prompts

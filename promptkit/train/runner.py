@@ -78,6 +78,7 @@ def train(
     seed: int = 0,
     seeds: Mapping[str, int] | None = None,
     validation: Sequence[Prompt | Mapping[str, Any]] | None = None,
+    metric: str = "accuracy",
     patience: int = 2,
     chat: bool = False,
     out: str | Path | None = None,
@@ -99,7 +100,7 @@ def train(
     sources a seed of their own: init, batch, order, dropout (see `Seeds`). `model` and the global random state are
     left as they were.
 
-    With `validation` prompts, their label accuracy under promptkit's own scorer is taken after every epoch;
+    With `validation` prompts, their `metric` (accuracy or macro_f1) is taken after every epoch, by promptkit's scorer;
     the weights of the best epoch, the earlier of equals, are kept, and training ends after `patience` epochs
     without a new best. `out` is a folder that does not exist yet; None makes one in the system's temporary
     folder. With `save_seconds` the state of the training is kept beside it, in `out`.part, every so many seconds; after
@@ -132,6 +133,7 @@ def train(
         processes=join_processes(model.device),
         seed=seed,
         seeds=seeds,
+        metric=metric,
         patience=patience,
         chat=chat,
     )
@@ -140,7 +142,7 @@ def train(
         refuse_existing(folder)
     callbacks = trackers(report_to, folder)
     lessons = read_pairs(pairs, chat=chat)
-    prompts = None if validation is None else read_labelled(model, validation, chat=chat)
+    prompts = None if validation is None else read_labelled(model, validation, chat=chat, metric=metric)
     rows = encode_pairs(model, lessons, chat=chat)
     with _state_folder(folder, save_seconds, _identity(model, lessons, prompts, settings)) as state:
         with _seeded(settings.seeds.init):
@@ -166,6 +168,7 @@ def train(
         path=path,
         validation_tokens=judge.course.tokens,
         validation_flops=judge.course.flops,
+        metric=metric,
         seconds=time.perf_counter() - started,
         **result.model_dump(exclude={"pairs_hash"}),
     )
@@ -286,7 +289,7 @@ def _result(rows: Sequence[Row], lessons: Sequence[Pair], course: Course, collat
         epochs=epochs,
         best_epoch=course.best_epoch,
         losses=tuple(course.losses),
-        validation=tuple(course.accuracies),
+        validation=tuple(course.validation),
         tokens_trained=epochs * sum(row.length for row in rows),
         targets_trained=epochs * sum(row.targets for row in rows),
         spanning=sum(row.spans for row in rows),

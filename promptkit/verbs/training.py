@@ -55,7 +55,7 @@ def train_source(
     check_seeds(given)
     path = Path(out) if out else Path("adapters") / f"{Path(source).stem}-seed{seed}"
     check_free(path)
-    validation = None
+    validation, metric = None, "accuracy"
     if holds_rows(source):
         _refuse_drawn(given)
         pairs: Sequence[Any] = list(itertools.islice(read_pair_rows(Path(source), chat=chat), train_limit))
@@ -63,6 +63,7 @@ def train_source(
         given = {"data": seed, "template": seed, **given}
         task = load_task(source)
         bounds = bind_matching(task, templates)
+        metric = task.merit
         pairs, validation = _training_set(task, bounds, data, given, chat, train_limit, balance)
     base, timed = _load(model, dtype, device, pairs, chat, path)
     adapter = train(
@@ -72,6 +73,7 @@ def train_source(
         seeds=given,
         chat=chat,
         validation=validation or None,
+        metric=metric if validation else "accuracy",
         out=path,
         save_seconds=SAVE_SECONDS,
         progress=track("training") if track and is_first_process() else None,
@@ -92,6 +94,7 @@ def train_source(
         "epochs": adapter.epochs,
         "best_epoch": adapter.best_epoch,
         "losses": list(adapter.losses),
+        "metric": adapter.metric,
         "validation": list(adapter.validation),
         "tokens_trained": adapter.tokens_trained,
         "padded": adapter.padded,
