@@ -24,6 +24,7 @@ from promptkit.outcome.words import say_place
 from promptkit.splits import Splits
 from promptkit.stats import quantiles, summarize
 from promptkit.stats.budget import BudgetedSpread, Estimate, estimate_spread
+from promptkit.stats.majority import find_one_answer
 from promptkit.store import Run, cell_key
 
 if TYPE_CHECKING:
@@ -272,13 +273,16 @@ def _cell(point: Point, estimate: Estimate, rows: Sequence[Mapping[str, Any]], c
 
 def _method(factors: dict[str, str], cells: Sequence[Mapping[str, Any]], spent: Spent) -> dict[str, Any]:
     values = [cell["accuracy"] for cell in cells]
-    costs = [cost for point, cost in zip(spent.points, spent.costs, strict=True) if fixed_factors(point) == factors]
+    own = [index for index, point in enumerate(spent.points) if fixed_factors(point) == factors]
+    costs = [spent.costs[index] for index in own]
+    one = find_one_answer([[row["predicted"] for row in spent.rows[index]] for index in own])
     return {
         **{key: cells[0][key] for key in ("method", "template", "k", "train_rows", "model")},
         "runs": len(cells),
         "accuracy": {**summarize(values).as_dict(), "ci95": None},
         "macro_f1": None,
         "unread": fmean(cell["unread"] for cell in cells),
+        "one_answer": one.as_dict() if one else None,
         "cost": mean_cost(costs).as_dict(),
         "train_cost": None,
         "factors": factors,

@@ -17,10 +17,12 @@ from promptkit.meter import Meter
 from promptkit.order_search import OrderSearch, Search, first_candidates
 from promptkit.outcome.cells import Done, write_predictions
 from promptkit.outcome.summary import describe_study, summarize_study
+from promptkit.outcome.words import describe_cautions
 from promptkit.record import Record
 from promptkit.spending import Budget, Purse, check_budget, describe_spent, spend
 from promptkit.splits import Splits, load_splits
 from promptkit.store import Run, default_folder, write_whole
+from promptkit.summary import name_majority
 from promptkit.task import Task, load_task
 from promptkit.work import Track, Trainer, Work, default_scorer, default_trainer, load
 from promptkit.workers import worker_pool
@@ -168,7 +170,10 @@ class Study:
         notes = [*self.splits.notes, "accuracies are estimates from a part of the calls; see docs/statistics.md"]
         if self.settings.calibrate:
             notes.append("calibrations are left out of a budget: they need all records of a cell")
-        result = {**describe_study(self.task, model, plain, self.splits), **found, "notes": notes}
+        majority = name_majority(self.task, self.splits)
+        cautions = describe_cautions(found["methods"], majority, self.task.labels)
+        described = describe_study(self.task, model, plain, self.splits)
+        result = {**described, **found, "cautions": cautions, "notes": [*notes, *cautions]}
         return self.write(result, zip(spent.points, spent.rows, strict=True))
 
     def write(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from promptkit.cost import Cost, PromptFlops, Shape, break_even, mean_cost, prompt_flops, shape_of
 from promptkit.evaluate import Condition, right_answers, summarize_cell
 from promptkit.metrics import Answer
+from promptkit.outcome.words import describe_cautions
 from promptkit.readings import NOT_FOR_COT, Readings, measure_cell, measure_method, read_predictions
 from promptkit.record import Record
 from promptkit.score.votes import mean_votes
 from promptkit.splits import Splits
 from promptkit.stats import bootstrap_interval, macro_f1_interval, mcnemar, paired_interval
 from promptkit.stats import summarize as summarize_runs
+from promptkit.stats.majority import describe_majority, find_majority
 from promptkit.task import Task
 
 if TYPE_CHECKING:
@@ -84,25 +85,29 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the comparison as JSON; the keys are those of the command line's `--json`. `notes` are further ones."""
     groups = group_runs(finished)
-    labels = Counter(record.label for record in splits.test)
-    chance = guess_accuracy(task, splits)
+    chance, majority = guess_accuracy(task, splits), name_majority(task, splits)
+    beaten = majority[1] if majority else chance
+    methods = [{**describe_method(task, group), "failed": count_failed(group, beaten)} for group in groups]
+    cautions = describe_cautions(methods, majority, task.labels)
     return {
         "task": task.name,
         "model": model.name,
         "labels": list(task.labels) if task.labels else None,
         "metric": task.metric,
         "chance": chance,
-        "majority": max(labels.values()) / len(splits.test) if task.labels else None,
+        "majority": majority[1] if majority else None,
         "records": {"test": len(splits.test), "pool": len(splits.pool), "validation": len(splits.validation)},
         "cells": [describe_cell(task, cell) for cell in finished],
-        "methods": [{**describe_method(task, group), "failed": count_failed(group, chance)} for group in groups],
+        "methods": methods,
         "paired": _paired(task, groups),
         "break_even": count_break_even(shape_of(model.network), groups),
+        "cautions": cautions,
         "notes": [
             *splits.notes,
             *notes,
             *describe_notes(finished),
             *describe_dropped(finished, "the best prompt and its test"),
+            *cautions,
         ],
     }
 
@@ -114,9 +119,21 @@ def guess_accuracy(task: Task, splits: Splits) -> float | None:
     return fmean(1 / len(record.choices or "?") for record in splits.test) if task.has_choices else None
 
 
-def count_failed(cells: Sequence[Finished], chance: float | None) -> int | None:
-    """Return how many runs are right no more often than guessing; None where there is nothing to guess."""
-    return None if chance is None else sum(fmean(right_answers(cell.result)) <= chance for cell in cells)
+def name_majority(task: Task, splits: Splits) -> tuple[str, float] | None:
+    """Return the most frequent label of the test records and its rate; None where the task has no labels."""
+    if not task.labels:
+        return None
+    label, rate = find_majority([record.label for record in splits.test])
+    assert isinstance(label, int)
+    return task.labels[label], rate
+
+
+def count_failed(cells: Sequence[Finished], beaten: float | None) -> int | None:
+    """Return how many runs are right no more often than this share of the records, which takes no reading; or None.
+
+    It is the rate of the most frequent label; where there are no labels, the accuracy of guessing.
+    """
+    return None if beaten is None else sum(fmean(right_answers(cell.result)) <= beaten for cell in cells)
 
 
 def _merit(task: Task, cell: Finished) -> float:
@@ -163,13 +180,15 @@ def describe_cell(task: Task, cell: Finished) -> dict[str, Any]:
 def describe_method(task: Task, cells: Sequence[Finished]) -> dict[str, Any]:
     """Return the runs of one method together: mean, spread and interval, mean cost.
 
-    `shown`, the mean number of demonstrations in a prompt, is there where some were dropped.
+    `shown`, the mean number of demonstrations in a prompt, is there where some were dropped. `one_answer` and
+    `against_majority` say whether it answers at all: see `promptkit.stats.majority`.
     """
     right = [right_answers(cell.result) for cell in cells]
     figures = [summarize_cell(task, cell.result) for cell in cells]
     accuracy = summarize_runs([fmean(answers) for answers in right])
     train_costs = [cell.train_cost for cell in cells if cell.train_cost]
     first, sampled = cells[0], [cell.sampled for cell in cells]
+    predicted = [[row["predicted"] for row in cell.result["predictions"]] for cell in cells]
     row: dict[str, Any] = {
         **name_condition(first),
         **({"shown": fmean(cell.shown for cell in cells)} if any(cell.result["dropped"] for cell in cells) else {}),
@@ -178,6 +197,7 @@ def describe_method(task: Task, cells: Sequence[Finished]) -> dict[str, Any]:
         "macro_f1": _macro_f1(task, cells, [f["macro_f1"] for f in figures]) if task.labels else None,
         "unread": fmean(f["unread"] for f in figures),
         **mean_votes(figures),
+        **describe_majority(predicted, right if task.labels else None, first.labels, sampled),
         "cost": mean_cost(cell.cost for cell in cells).as_dict(),
         "train_cost": mean_cost(train_costs).as_dict() if train_costs else None,
     }

@@ -228,12 +228,12 @@ def test_costs_hold_training_and_what_is_shared(rising: dict[str, Any]) -> None:
 
 
 def test_failed_runs_are_counted(rising: dict[str, Any]) -> None:
-    """A run that is right no more often than guessing is counted beside the mean, and said."""
+    """A run that is right no more often than the most frequent label is counted beside the mean, and said."""
     failed = {method["train_rows"]: method["failed"] for method in rising["methods"] if method["train_rows"]}
     assert failed == {8: 1, 16: 0, 32: 0, 64: 0}
     (line,) = [line for line in rising["curves"]["lines"] if line["kind"] == "trained"]
     assert [point["failed"] for point in line["points"]] == [1, 0, 0, 0]
-    assert describe_failed(rising) == ["At or below chance: 1 of 2 runs of lora 8 rows."]
+    assert describe_failed(rising) == ["At or below the most frequent label: 1 of 2 runs of lora 8 rows."]
 
 
 def test_demonstrations_are_retrieved_from_the_first_rows_only(small: Model) -> None:

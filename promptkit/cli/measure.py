@@ -172,6 +172,8 @@ def score(source: str, scores: bool, as_json: bool, **settings: Any) -> None:
     if as_json:
         print_json({**result, "rows": rows} if scores else result)
     elif scores or not result["methods"]:  # without labels the scores are all there is
+        for said in result["cautions"]:
+            click.echo(f"note: {said}", err=True)
         print_rows(rows)
     else:
         print_result(result, as_json=False)

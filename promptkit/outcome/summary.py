@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,13 @@ from promptkit.outcome.cells import VARIED, Done, fixed_factors, group_methods, 
 from promptkit.outcome.contrasts import compare_best, correlate_models, correlate_scores
 from promptkit.outcome.leaning import Shown, describe_labels
 from promptkit.outcome.tables import describe_tests, fill_forms
-from promptkit.outcome.words import describe_agreement, describe_best, describe_leaning, say_place
+from promptkit.outcome.words import (
+    describe_agreement,
+    describe_best,
+    describe_cautions,
+    describe_leaning,
+    say_place,
+)
 from promptkit.splits import Splits
 from promptkit.stats import quantiles
 from promptkit.stats.variance import decompose_variance, describe_shares
@@ -24,6 +29,7 @@ from promptkit.summary import (
     describe_method,
     describe_notes,
     guess_accuracy,
+    name_majority,
 )
 from promptkit.task import Task
 
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
 
 def describe_study(task: Task, model: Model, settings: StudySettings, splits: Splits) -> dict[str, Any]:
     """Return what can be said of a study before any cell is known; the keys that `compare` has mean the same."""
-    labels = Counter(record.label for record in splits.test)
+    majority = name_majority(task, splits)
     return {
         "task": task.name,
         "model": model.name,
@@ -41,7 +47,7 @@ def describe_study(task: Task, model: Model, settings: StudySettings, splits: Sp
         "labels": list(task.labels) if task.labels else None,
         "metric": task.metric,
         "chance": guess_accuracy(task, splits),
-        "majority": max(labels.values()) / len(splits.test) if task.labels else None,
+        "majority": majority[1] if majority else None,
         "records": {"test": len(splits.test), "pool": len(splits.pool), "validation": len(splits.validation)},
     }
 
@@ -61,6 +67,7 @@ def summarize_study(
     methods = _methods(task, splits, done)
     said = [*shares["verdict"], *describe_best(best), *describe_agreement(agreement), *describe_leaning(task, methods)]
     cells = [each.cell for each in done]
+    cautions = describe_cautions(methods, name_majority(task, splits), task.labels)
     return {
         **describe_study(task, model, settings, splits),
         "models": list(dict.fromkeys(each.point.factors["model"] for each in done)),
@@ -77,10 +84,12 @@ def summarize_study(
         "forms": fill_forms(settings.forms, [*done, *away]),
         "away": [_cell(task, each) for each in away],
         "by_test": describe_tests(settings.forms, done, away),
+        "cautions": cautions,
         "notes": [
             *splits.notes,
             *describe_notes(cells),
             *describe_dropped(cells, "the shares of variance, the tests, the levels and the break-even"),
+            *cautions,
         ],
     }
 

@@ -1,10 +1,12 @@
-"""Tests, leanings and rank correlations of a study into the few sentences above its tables."""
+"""Tests, leanings and rank correlations into the few sentences above the tables of a study or a comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from promptkit.stats import adjust_p_values
+from promptkit.stats.majority import ONE_ANSWER
 from promptkit.task import Task
 
 _LEVEL = 0.05
@@ -41,6 +43,90 @@ def describe_best(best: Mapping[str, Any] | None) -> list[str]:
     return [
         f"{said} Nearest behind it: {gaps} points{more}. With {best['items']:,} items leads of "
         f"{100 * best['resolved']:.1f} points are found as a rule."
+    ]
+
+
+def describe_cautions(
+    methods: Sequence[Mapping[str, Any]], majority: tuple[str, float] | None, labels: Sequence[str] | None
+) -> list[str]:
+    """Say which methods give one answer to nearly every record, and which are not shown to beat the majority.
+
+    `methods` are those of a result; `majority` is the most frequent label and its rate, None where there is none;
+    `labels` are the names of the labels. At most two sentences, which stand before everything else.
+    """
+    named = list(zip(_name_all(methods), methods, strict=True))
+    said = []
+    if one := [f"{name} {_say_one(method, labels)}" for name, method in named if method.get("one_answer")]:
+        said.append(f"One answer is given to {100 * ONE_ANSWER:.0f} % or more of the records: {_list_some(one)}.")
+    tested = [(name, method) for name, method in named if method.get("against_majority")]
+    return said + (_describe_majority(tested, *majority) if majority else [])
+
+
+def _say_one(method: Mapping[str, Any], labels: Sequence[str] | None) -> str:
+    """Return the answer and its share, or in how many runs there is one."""
+    one = method["one_answer"]
+    answer = one["answer"]
+    if answer is None or one["runs"] < method["runs"]:
+        return f"(in {one['runs']} of {method['runs']} runs)"
+    if isinstance(answer, int) and not labels:
+        return f"(choice {answer + 1}, {100 * one['share']:.1f} %)"
+    if isinstance(answer, int) and labels:
+        answer = labels[answer]
+    return f"({answer!r:.60}, {100 * one['share']:.1f} %)"
+
+
+def _describe_majority(tested: Sequence[tuple[str, Mapping[str, Any]]], label: str, rate: float) -> list[str]:
+    adjusted = adjust_p_values([method["against_majority"]["p_value"] for _, method in tested])
+    worse, unsure = [], []
+    for (name, method), p_value in zip(tested, adjusted, strict=True):
+        found = method["against_majority"]
+        figure = f"{name} ({100 * method['accuracy']['mean']:.1f} %)"
+        if p_value < _LEVEL and found["ci95"][1] < 0:
+            worse.append(figure)
+        elif not found["better"]:
+            unsure.append(figure)
+    always = f"Always answering {label!r:.60} would be right for {100 * rate:.1f} % of these records"
+    parts = [
+        f"{what}: {_list_some(those)}"
+        for what, those in (("worse", worse), ("not shown to be better", unsure))
+        if those
+    ]
+    return [f"{'; '.join([always, *parts])}."] if parts else []
+
+
+def _list_some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def condition_name(condition: Mapping[str, Any]) -> str:
+    """Return `few-shot k=4`, `few-shot k=4 bm25 of 128`, `lora 1,000 rows` or the bare method: its name everywhere.
+
+    Where demonstrations were dropped: `few-shot k=64 (30.2 shown)`.
+    """
+    if condition.get("train_rows") is not None:
+        return f"{condition['method']} {condition['train_rows']:,} rows"
+    shots = f" k={condition['k']}" if condition.get("k") else ""
+    retrieval = f" {condition['retrieval']}" if condition.get("retrieval") else ""
+    pool = f" of {condition['pool_rows']:,}" if condition.get("pool_rows") else ""
+    return f"{condition['method']}{shots}{retrieval}{pool}{_say_shown(condition)}"
+
+
+def _say_shown(condition: Mapping[str, Any]) -> str:
+    return f" ({condition['shown']:.1f} shown)" if condition.get("k") and "shown" in condition else ""
+
+
+def _name_all(methods: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the methods' names: in a study what sets each apart, else the condition, and one of several templates."""
+    if all("factors" in method for method in methods):
+        places = [method["factors"] for method in methods]
+        return [
+            say_place(place, places) if len(places) > 1 else condition_name(method)
+            for place, method in zip(places, methods, strict=True)
+        ]
+    several = len({method.get("template") for method in methods}) > 1
+    return [
+        f"{condition_name(method)} ({method['template']})" if several else condition_name(method) for method in methods
     ]
 
 

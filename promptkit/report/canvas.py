@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit.report.figure import COLOURS
 from promptkit.report.source import condition_of, name_conditions
-from promptkit.report.wording import percent
+from promptkit.report.wording import baseline, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,10 +70,10 @@ def new_figure(
 
 
 def draw_chance(axes: Axes, result: Result, *, vertical: bool = False) -> None:
-    """Draw what guessing reaches, where it is known."""
-    if result.get("chance") is not None:
+    """Draw what can be reached without reading a record, where it is known: the most frequent label, or guessing."""
+    if reached := baseline(result):
         line = axes.axvline if vertical else axes.axhline
-        line(100 * result["chance"], color=QUIET, lw=1, ls="--", zorder=1)
+        line(100 * reached[0], color=QUIET, lw=1, ls="--", zorder=1)
 
 
 def colour_of(method: str) -> str:

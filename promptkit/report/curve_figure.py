@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit.report.canvas import LINES, PAPER, QUIET, colour_of
 from promptkit.report.figure import OTHER_COLOUR, plain_text, save_figure
-from promptkit.report.wording import FLOP, quantity, test_items
+from promptkit.report.wording import FLOP, baseline, quantity, test_items
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ def draw_curves(result: Result) -> Figure:
     for panels, template in zip(grid, templates, strict=True):
         own = [line for line in lines if line["template"] == template or line["template"] not in templates]
         accuracy, cost = panels
-        _draw_accuracy(accuracy, own, result.get("chance"))
+        _draw_accuracy(accuracy, own, baseline(result))
         _draw_costs(cost, own)
         for axes in panels:
             axes.set_facecolor("none")
@@ -66,8 +66,8 @@ def _look(line: Result, lines: Sequence[Result]) -> tuple[str, str]:
     return _RETRIEVED[place % len(_RETRIEVED)]
 
 
-def _draw_accuracy(axes: Axes, lines: Sequence[Result], chance: float | None) -> None:
-    """Draw means with their intervals as bands and every run as a dot; crosses are runs no better than guessing."""
+def _draw_accuracy(axes: Axes, lines: Sequence[Result], reached: tuple[float, str] | None) -> None:
+    """Draw means with their intervals as bands and every run as a dot; crosses are runs below `reached`."""
     for line in lines:
         colour, shape = _look(line, lines)
         points = line["points"]
@@ -82,20 +82,20 @@ def _draw_accuracy(axes: Axes, lines: Sequence[Result], chance: float | None) ->
         axes.fill_between(rows, low, high, color=colour, alpha=_FAINT, lw=0)
         if len(rows) == 1:
             axes.plot(rows * 2, [low[0], high[0]], color=colour, alpha=_FAINT, lw=8, solid_capstyle="butt")
-        _draw_runs(axes, points, colour, chance)
+        _draw_runs(axes, points, colour, reached)
         axes.plot(rows, means, color=colour, marker=shape, ms=7, mec=PAPER, lw=1.8, label=line["name"])
         if line["kind"] == "shared":  # further labelled rows change nothing: the prompt shows no more
             axes.plot([rows[-1], _last(lines)], means[-1:] * 2, color=colour, lw=1, ls=":")
-    if chance is not None:
-        axes.axhline(100 * chance, color=QUIET, lw=0.8, ls="--", label="chance")
+    if reached:
+        axes.axhline(100 * reached[0], color=QUIET, lw=0.8, ls="--", label=reached[1])
 
 
-def _draw_runs(axes: Axes, points: Sequence[Result], colour: str, chance: float | None) -> None:
+def _draw_runs(axes: Axes, points: Sequence[Result], colour: str, reached: tuple[float, str] | None) -> None:
     for point in points:
         if point["runs"] < 2:
             continue
         for accuracy in point["accuracies"]:
-            failed = chance is not None and accuracy <= chance
+            failed = reached is not None and accuracy <= reached[0]
             marker, size = ("x", 6) if failed else (".", 4)
             axes.plot(point["rows"], 100 * accuracy, color=colour, ls="", alpha=0.75, marker=marker, ms=size)
 
@@ -157,13 +157,12 @@ def _label(figure: Figure, grid: Any, result: Result) -> None:
     figure.suptitle(plain_text(title), x=0.02, ha="left")
     retrieves = any(line["kind"] == "retrieved" for line in result["curves"]["lines"])
     reading = "labelled rows: trained on, shown" + (", or retrieved from" if retrieves else "") + ", logarithmic\n"
-    reading += (
-        "mark: mean · band: 95 % interval · dots: runs · crosses: runs at or below chance · dotted: shows no more"
-    )
+    _, last = baseline(result) or (0.0, "chance")
+    reading += f"mark: mean · band: 95 % interval · dots: runs · crosses: at or below {last} · dotted: shows no more"
     figure.supxlabel(reading, fontsize=8)
     entries: dict[str, Any] = {}
     for axes in grid.flat:
         entries |= {label: mark for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    if "chance" in entries:
-        entries["chance"] = entries.pop("chance")
+    if last in entries:
+        entries[last] = entries.pop(last)
     figure.legend(entries.values(), entries.keys(), loc="outside right upper", fontsize=8, frameon=False)

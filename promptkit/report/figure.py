@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.report.wording import FLOP, condition_name, quantity, templates, test_items, with_largest_pool
+from promptkit.report.wording import FLOP, baseline, condition_name, quantity, templates, test_items, with_largest_pool
 from promptkit.store import write_whole
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def draw_comparison(result: Result) -> Figure:
     figure = Figure(figsize=(8.6 if columns == 1 else 10.5, height), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
     for axes, (template, panel) in zip(grid, panels.items(), strict=False):
-        _draw_panel(axes, panel, _decades(marks), result.get("chance"))
+        _draw_panel(axes, panel, _decades(marks), baseline(result))
         axes.set_title(plain_text(template), loc="left", fontsize=10)
     for axes in list(grid)[len(panels) :]:
         axes.set_axis_off()
@@ -138,14 +138,14 @@ def _side_by_side(costs: Sequence[float], decades: float) -> list[float]:
     return places
 
 
-def _draw_panel(axes: Axes, marks: Sequence[Mark], decades: float, chance: float | None) -> None:
+def _draw_panel(axes: Axes, marks: Sequence[Mark], decades: float, reached: tuple[float, str] | None) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_xscale("log")
     for mark, place in zip(marks, _side_by_side([mark.cost for mark in marks], decades), strict=True):
         _draw_mark(axes, mark, place)
-    if chance is not None:
-        axes.axhline(100 * chance, color="grey", linewidth=0.8, linestyle="--", label="chance")
+    if reached:
+        axes.axhline(100 * reached[0], color="grey", linewidth=0.8, linestyle="--", label=reached[1])
     axes.margins(x=0.08, y=0.06)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,)))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -187,8 +187,8 @@ def _label(figure: Figure, result: Result, marks: Sequence[Mark]) -> None:
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         entries |= {label: mark for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    chance = {label: entries.pop(label) for label in list(entries) if label == "chance"}
-    entries |= chance
+    _, last = baseline(result) or (0.0, "")
+    entries |= {label: entries.pop(label) for label in list(entries) if label == last}
     figure.legend(entries.values(), entries.keys(), loc="outside right upper", fontsize=8, frameon=False)
 
 

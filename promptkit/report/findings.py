@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from promptkit.report.wording import condition_name, draw_name, p_value, percent, percent_range, templates
+from promptkit.report.wording import baseline, condition_name, draw_name, p_value, percent, percent_range, templates
 
 Result = Mapping[str, Any]
 
@@ -41,7 +41,7 @@ def _same_condition(cell: Result, method: Result) -> bool:
 
 
 def describe_failed(result: Result) -> list[str]:
-    """Say of which conditions runs are right no more often than guessing."""
+    """Say of which conditions runs are right no more often than the most frequent label or, without labels, chance."""
     said = [
         f"{method['failed']} of {method['runs']} runs of {_name(method, result)}"
         if method["runs"] > 1
@@ -49,7 +49,8 @@ def describe_failed(result: Result) -> list[str]:
         for method in result["methods"]
         if method.get("failed")
     ]
-    return [f"At or below chance: {', '.join(said)}."] if said else []
+    _, name = baseline(result) or (0.0, "chance")
+    return [f"At or below {name if name == 'chance' else f'the {name}'}: {', '.join(said)}."] if said else []
 
 
 def _range(method: Result) -> float:

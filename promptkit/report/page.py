@@ -14,7 +14,7 @@ from promptkit.report.numbers import Item, Numbers, say_answers
 from promptkit.report.prompt_view import ESCAPES
 from promptkit.report.rebuild import Shown
 from promptkit.report.source import Source
-from promptkit.report.wording import count_of, percent, percent_range, say_cells
+from promptkit.report.wording import cautions, count_of, other_notes, percent, percent_range, say_cells
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -48,6 +48,7 @@ def render_page(
     page = _template().render(
         title=f"{result['task']}: {'a study' if source.kind == 'study' else 'methods compared'}",
         headlines=_headlines(source),
+        cautions=cautions(result),
         verdict=result["verdict"],
         drawings=[(plot, Markup(drawing)) for plot, drawing in drawings],
         tables=tables,
@@ -59,7 +60,7 @@ def render_page(
         flipping=flipping,
         texts=None if isinstance(texts, str) else texts,
         no_texts=texts,
-        notes=result["notes"],
+        notes=other_notes(result),
         made=_made(source),
         most_rows=MOST_ROWS,
         percent=percent,

@@ -24,7 +24,7 @@ from promptkit.report.numbers import Item, ordered_conditions
 from promptkit.report.plots_of_cost import plot_break_even, plot_costs
 from promptkit.report.plots_of_records import plot_items
 from promptkit.report.source import Source, cells_by_condition, condition_of, name_conditions
-from promptkit.report.wording import condition_name, percent
+from promptkit.report.wording import baseline, condition_name, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,8 +125,9 @@ def _plot_curves(source: Source) -> Plot | None:
     return Plot(
         "curves",
         "Accuracy and cost against labelled rows",
-        "Mark: mean. Band: 95 % interval over runs and records. Dots: runs; crosses: runs at or below chance. Dotted: "
-        "shows no more rows. Right: 1,000 test records, training included; dashed: demonstrations recomputed.",
+        "Mark: mean. Band: 95 % interval over runs and records. Dots: runs; crosses: runs at or below "
+        f"{(baseline(source.result) or (0.0, 'chance'))[1]}. Dotted: shows no more rows. Right: 1,000 test records, "
+        "training included; dashed: demonstrations recomputed.",
         f"{said}.",
         lambda: draw_curves(source.result),
         ("curves", *(["contests"] if curves["crossings"] else [])),

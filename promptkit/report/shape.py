@@ -133,6 +133,7 @@ class Comparison(_Part):
     methods: Annotated[Sequence[_Method], Field(min_length=1)]
     break_even: dict[str, _BreakEven]
     notes: list[str]
+    cautions: list[str] = []
     labels: list[str] | None = None
     chance: float | None = None
     majority: float | None = None

@@ -14,7 +14,16 @@ from rich.text import Text
 from promptkit.report.numbers import Numbers
 from promptkit.report.study_numbers import count_study
 from promptkit.report.table import print_lines, print_section
-from promptkit.report.wording import NOTHING, count_of, p_value, percent, percent_range, say_cells
+from promptkit.report.wording import (
+    NOTHING,
+    cautions,
+    count_of,
+    other_notes,
+    p_value,
+    percent,
+    percent_range,
+    say_cells,
+)
 
 Result = Mapping[str, Any]
 _FIGURES = frozenset("0123456789.,–-±<to ")  # columns of figures are never cut short; names may go on in the next line
@@ -26,7 +35,7 @@ def print_study(result: Result, console: Console) -> None:
 
     `result` is the object of `--json`.
     """
-    print_lines(console, _headlines(result), style="bold")
+    print_lines(console, [*_headlines(result), *cautions(result)], style="bold")
     print_section(console, "What matters", list(result["verdict"]))
     tables = {table.name: table for table in count_study(result)}
     for name in [name for name in tables if name.startswith("form")]:
@@ -42,7 +51,7 @@ def print_study(result: Result, console: Console) -> None:
         print_table(console, title, rows)
     if "ranks" in tables:
         print_numbers(console, tables["ranks"], width=6)
-    print_section(console, "Notes", [str(note) for note in result["notes"]])
+    print_section(console, "Notes", other_notes(result))
     console.print()
     console.print(Text(f"run    {result['run']}"), highlight=False, soft_wrap=True)
 

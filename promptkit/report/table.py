@@ -30,8 +30,10 @@ from promptkit.report.wording import (
     NOTHING,
     SECONDS,
     Units,
+    cautions,
     condition_name,
     in_one_unit,
+    other_notes,
     percent,
     percent_range,
     templates,
@@ -52,6 +54,7 @@ def print_comparison(result: Result, console: Console) -> None:
     methods = _without_sizes(result["methods"])
     items = test_items(result)
     print_lines(console, _headlines(result, items), style="bold")
+    print_lines(console, cautions(result), style="bold")
     _print_table(console, "Accuracy in %, on the same test records", _accuracy_columns(methods, items), methods)
     print_lines(console, _say_pool(result["methods"]), indent=2)
     if calibrated := _calibrated(methods):
@@ -73,7 +76,7 @@ def print_comparison(result: Result, console: Console) -> None:
         print_lines(console, ["", *(ledger.get("assumptions") or describe_break_even())], indent=2)
     if ledger:
         _print_ledger(ledger, console)
-    print_section(console, "Notes", [str(note) for note in result.get("notes", [])])
+    print_section(console, "Notes", other_notes(result))
     console.print()
     run = [f"run    {result['run']}"] if result["run"] else []
     places = [*run, *(f"figure {path}" for path in result.get("figures", []))]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from promptkit.outcome.words import condition_name as condition_name
+
 NOTHING = "–"
 #: Axes whose values are not counted under the axis's own name, and what they are called.
 _COUNTED = {"k": "numbers of demonstrations", "labels": "sets of label words", "demo-labels": "kinds of labels shown"}
@@ -20,23 +22,6 @@ FLOP = (
 BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1, "B"))
 SECONDS = ((3600, "h"), (60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs"))
 Units = Sequence[tuple[float, str]]  # (size, name), the largest first
-
-
-def condition_name(condition: Mapping[str, Any]) -> str:
-    """Return `few-shot k=4`, `few-shot k=4 bm25 of 128`, `lora 1,000 rows` or the bare method: its name everywhere.
-
-    Where demonstrations were dropped: `few-shot k=64 (30.2 shown)`.
-    """
-    if condition.get("train_rows") is not None:
-        return f"{condition['method']} {condition['train_rows']:,} rows"
-    shots = f" k={condition['k']}" if condition.get("k") else ""
-    retrieval = f" {condition['retrieval']}" if condition.get("retrieval") else ""
-    pool = f" of {condition['pool_rows']:,}" if condition.get("pool_rows") else ""
-    return f"{condition['method']}{shots}{retrieval}{pool}{_say_shown(condition)}"
-
-
-def _say_shown(condition: Mapping[str, Any]) -> str:
-    return f" ({condition['shown']:.1f} shown)" if condition.get("k") and "shown" in condition else ""
 
 
 def with_largest_pool(conditions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -77,6 +62,24 @@ def draw_name(draw: Mapping[str, Any] | None) -> str:
     """Return `seed 3, order 5`, or nothing where there was nothing to draw."""
     known = [f"{name} {draw[name]}" for name in ("seed", "order") if draw.get(name) is not None] if draw else []
     return ", ".join(known)
+
+
+def cautions(result: Mapping[str, Any]) -> list[str]:
+    """Return what is said before everything else: one answer to all records, no better than the most frequent label."""
+    return [str(said) for said in result.get("cautions", ())]
+
+
+def other_notes(result: Mapping[str, Any]) -> list[str]:
+    """Return the notes that were not said before everything else."""
+    said = cautions(result)
+    return [str(note) for note in result.get("notes", ()) if note not in said]
+
+
+def baseline(result: Mapping[str, Any]) -> tuple[float, str] | None:
+    """Return what can be reached without reading a record, and its name: the most frequent label, else chance."""
+    if result.get("majority") is not None:
+        return float(result["majority"]), "most frequent label"
+    return None if result.get("chance") is None else (float(result["chance"]), "chance")
 
 
 def percent(share: float | None) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from promptkit.cost import Cost, Meter
 from promptkit.errors import DataError, PromptkitError
-from promptkit.evaluate import prediction_row, summarize_predictions
+from promptkit.evaluate import prediction_row, right_answers, summarize_predictions
+from promptkit.outcome.words import describe_cautions
 from promptkit.prompt import Prompt
 from promptkit.readings import (
     choose_readings,
@@ -22,6 +23,7 @@ from promptkit.readings import (
 )
 from promptkit.rows import number_rows, place_of
 from promptkit.score.votes import VOTE_FIGURES
+from promptkit.stats.majority import describe_majority, find_majority
 from promptkit.work import Track
 
 
@@ -82,17 +84,22 @@ def score_file(
     cell["cost"] = cost.as_dict()
     if readings := read_predictions(result):
         cell["calibrations"] = measure_cell(readings, [prompt.label for prompt in prompts], 0)
+    majority = _find_majority(prompts)
+    runs = [_one_run(cell, result["predictions"], has_majority=majority is not None)]
+    cautions = describe_cautions(runs, majority, _shared_choices(prompts))
     return {
         "task": None,
         "model": model,
         "run": None,
         "labels": None,
         "chance": None,
+        "majority": majority[1] if majority else None,
         "records": {"test": len(prompts)},
         "cells": [cell],
-        "methods": [] if figures["accuracy"] is None else [_one_run(cell)],
+        "methods": [] if figures["accuracy"] is None else runs,
         "break_even": {},
-        "notes": list(table.notes),
+        "cautions": cautions,
+        "notes": [*table.notes, *cautions],
         "rows": show_rows(result),
     }
 
@@ -108,11 +115,28 @@ def _read_prompts(path: Path, chat: bool) -> Iterator[tuple[int, Prompt]]:
         yield number, prompt
 
 
-def _one_run(cell: Mapping[str, Any]) -> dict[str, Any]:
+def _shared_choices(prompts: Sequence[Prompt]) -> tuple[str, ...] | None:
+    """Return the choices that all rows have, which are then labels; None where rows have choices of their own."""
+    return prompts[0].choices or None if len({prompt.choices for prompt in prompts}) == 1 else None
+
+
+def _find_majority(prompts: Sequence[Prompt]) -> tuple[str, float] | None:
+    """Return the most frequent label and its rate; None where a row has none, or choices of its own."""
+    choices = _shared_choices(prompts)
+    if not choices or any(prompt.label is None for prompt in prompts):
+        return None
+    index, rate = find_majority([int(str(prompt.label)) for prompt in prompts])
+    return choices[index], rate
+
+
+def _one_run(cell: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, has_majority: bool) -> dict[str, Any]:
     """Return a single cell as the method of one run that it is."""
+    labels = [row["label"] for row in rows]
+    right = [right_answers({"predictions": rows})] if has_majority else None
     kept = {key: cell[key] for key in ("method", "template", "k", "unread", *VOTE_FIGURES, "cost") if key in cell}
     if "calibrations" in cell:
         kept["calibrations"] = [{**each, "accuracy": _one_spread(each)} for each in cell["calibrations"]]
+    kept |= describe_majority([[row["predicted"] for row in rows]], right, labels)
     return {**kept, "train_rows": None, "runs": 1, "accuracy": _one_spread(cell), "macro_f1": None, "train_cost": None}
 
 
