@@ -42,7 +42,10 @@ class HiddenStates:
         import numpy
         import torch
 
+        from promptkit.models import check_ids
+
         ids = self._model.encoder.encode(text) or [self._model.encoder.opening_token()]
+        check_ids(self._model, [ids])
         network: Any = self._model.network
         training, window = network.training, self._model.window
         network.eval()

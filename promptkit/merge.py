@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 from promptkit.adapter import AdapterCard, Merged, find_card, share_weights, write_card
 from promptkit.errors import ModelError, PromptkitWarning
 from promptkit.files import check_free, new_folder
-from promptkit.models import check_dtype, load_model, quiet_transformers
+from promptkit.models import check_dtype, count_embeddings, load_model, quiet_transformers
 from promptkit.models.adapter import ask_card
 from promptkit.models.quantize import NF4
 from promptkit.models.source import is_adapter, locate
 from promptkit.probes import Verdict, hash_tokenizer, installed_versions, rounding_of
 
 if TYPE_CHECKING:
+    import torch
+
     from promptkit.models import Model
+
+_TEXT = "It was a bright cold day in April, and the clocks were striking 13. What is 4 + 5, he said; no: 60-7?"
+#: How far the logits of a text may move, as a share of their size: in float32, and rounded to 16 bits.
+_CLOSE, _COARSE = 1e-3, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ def merge(
     """
     folder, path = locate(str(adapter)), Path(out)
     if not is_adapter(folder):
-        raise ModelError(f"{folder}: no adapter: expected adapter_config.json, and no config.json beside it")
+        raise ModelError(f"{folder}: no adapter: expected adapter_config.json, and no whole model beside it")
     check_free(path)
     card = find_card(folder)
     dtype = dtype or _dtype_of(card)
@@ -66,8 +72,11 @@ def merge(
         raise ModelError("a merged model cannot be written in nf4: expected float32, bfloat16 or float16")
     options: dict[str, Any] = {"device": device, "trust_remote_code": trust_remote_code, "on_flip": "ignore"}
     with new_folder(path) as part:
-        _write_sum(load_model(str(folder), **options), folder, part, dtype)
+        tuned = load_model(str(folder), **options)
+        logits = _read_logits(tuned)
+        _write_sum(tuned, folder, part, dtype)
         merged = load_model(str(part), dtype=dtype, **options)
+        _check_logits(merged, folder, logits)
         verdict = _judge(merged, folder, card, force)
         if card:
             write_card(part, _merged_card(card, merged, verdict))
@@ -94,6 +103,9 @@ def _write_sum(model: Model, folder: Path, part: Path, dtype: str) -> None:
         share_weights(part)
     except SafetensorError as error:
         raise OSError(str(error)) from error
+    except (RuntimeError, ValueError) as error:  # such as weights that are shared in a way that no file can say
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{folder}: the merged model cannot be saved: {reason}") from error
 
 
 def _add_up(model: Model, folder: Path) -> Any:
@@ -102,11 +114,58 @@ def _add_up(model: Model, folder: Path) -> Any:
     if not hasattr(model.network, "merge_and_unload"):
         raise ModelError(f"{folder}: an adapter of the kind {kind} is no change of weights, so it cannot be merged")
     _untie(model.network.get_base_model())
+    if getattr(model.network.peft_config["default"], "layer_replication", None):
+        _part_layers(model.network.get_base_model())
     try:
-        return model.network.merge_and_unload(safe_merge=True)
-    except (ValueError, NotImplementedError, TypeError) as error:
+        with warnings.catch_warnings():  # of parted ends, for one: the logits are compared afterwards
+            warnings.simplefilter("ignore", UserWarning)
+            return model.network.merge_and_unload(safe_merge=True)
+    except (ValueError, RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder}: an adapter of the kind {kind} that cannot be merged: {reason}") from error
+
+
+def _read_logits(model: Model) -> torch.Tensor:
+    """Return the logits [T, V], float32, of a short text."""
+    import torch
+
+    network: Any = model.network
+    highest = count_embeddings(network)
+    ids = [token for token in model.encoder.encode(_TEXT) if token < highest] or [0]
+    with torch.inference_mode():
+        logits: torch.Tensor = network(input_ids=torch.tensor([ids], device=model.device)).logits[0].float()
+    return logits
+
+
+def _check_logits(merged: Model, folder: Path, wanted: torch.Tensor) -> None:
+    """Raise ModelError where a merged model says something else than the adapter did, by more than rounding explains.
+
+    That is not for probes to find: an adapter of another trainer has none, and a label may stay as it was.
+    """
+    import torch
+
+    found = _read_logits(merged)
+    apart = torch.linalg.vector_norm(found - wanted) / torch.linalg.vector_norm(wanted - wanted.mean(-1, keepdim=True))
+    close = _CLOSE if merged.dtype == "float32" else _COARSE
+    if not float(apart) <= close:
+        raise ModelError(
+            f"{folder}: the merged model differs from the adapter by {float(apart):.1e} of its logits, above "
+            f"{close:g}: this adapter cannot be merged right; nothing was written"
+        )
+
+
+def _part_layers(network: Any) -> None:
+    """Give every replicated layer weights of its own: else what is added to one is added to its copies as well."""
+    from torch.nn import Parameter
+
+    ends = (network.get_input_embeddings(), network.get_output_embeddings())
+    kept = {id(weight) for end in ends if end is not None for weight in end.parameters()}
+    seen: set[int] = set()
+    for module in network.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            if id(weight) in seen - kept:
+                setattr(module, name, Parameter(weight.detach().clone(), requires_grad=False))
+            seen.add(id(weight))
 
 
 def _untie(network: Any) -> None:

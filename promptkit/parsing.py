@@ -27,15 +27,17 @@ def is_whole(text: str) -> bool:
     return len(text) <= _DIGITS and bool(_WHOLE.fullmatch(text)) and not text.startswith("-")
 
 
-def parse_json(content: bytes | str) -> Any:
+def parse_json(content: bytes | str, *, endless: bool = False) -> Any:
     """Return the value that a JSON text holds; a byte order mark in front is passed over.
+
+    With `endless`, NaN and Infinity are read too, which the configurations of models have.
 
     Raises ValueError for all that is no JSON: also for NaN, lone surrogates, bytes that are not UTF-8, and lists or
     objects nested too deeply to be read.
     """
     text = content if isinstance(content, str) else content.decode("utf-8-sig")
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=float if endless else _refuse_constant)
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
     except ValueError as error:
@@ -49,9 +51,9 @@ def _refuse_constant(name: str) -> Never:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def parse_json_object(content: bytes | str) -> dict[str, Any]:
-    """Return the JSON object that a text holds; raises ValueError for everything else."""
-    value = parse_json(content)
+def parse_json_object(content: bytes | str, *, endless: bool = False) -> dict[str, Any]:
+    """Return the JSON object that a text holds, see `parse_json`; raises ValueError for everything else."""
+    value = parse_json(content, endless=endless)
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object is expected, found {type(value).__name__}")
     return value

@@ -190,10 +190,11 @@ class ProbingWriter:
         import torch
         from transformers import StoppingCriteriaList
 
-        from promptkit.models import quiet_transformers
+        from promptkit.models import check_ids, quiet_transformers
 
         model, network = self.model, self.model.network
         ids = model.encoder.encode(text) or [model.encoder.opening_token()]
+        check_ids(model, [ids])
         room = min(self.max_tokens, model.window - len(ids))
         if room < 1:
             raise WindowError(

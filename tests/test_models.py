@@ -111,7 +111,9 @@ def test_adapter_whose_base_is_gone_is_an_error(adapter: Path, tmp_path: Path) -
     ):
         load_model(str(moved))
     (moved / "adapter_config.json").write_text("[]")
-    with pytest.raises(ModelError, match=r"adapter_config.json: expected a JSON object that names base_model_name"):
+    with pytest.raises(
+        ModelError, match=r"adapter_config.json: a JSON object is expected, found list; restore the file"
+    ):
         load_model(str(moved))
 
 
@@ -181,13 +183,16 @@ def other_sizes(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (no_weights, r"small: no weights: expected \*.safetensors, found chat_template.jinja, config.json"),
+        (no_weights, r"small: no weights: expected model.safetensors or .*, found chat_template.jinja, config.json"),
         (pickled_weights, r"small: the weights are pickled \(pytorch_model.bin\).* save again with save_pretrained"),
         (no_tokenizer, r"small: no tokenizer: expected tokenizer.json .*, found chat_template.jinja, config.json"),
         (no_config, "small: no config.json: expected a model folder, found "),
-        (broken_config, "small: the .* cannot be read: .*config"),
+        (broken_config, r"small/config\.json: Expecting property name .*; restore the file"),
         (unknown_architecture, "small: the .* cannot be read: .*abacus"),
-        (broken_weights, "small: the model cannot be read: .*header"),
+        (
+            broken_weights,
+            r"small/model\.safetensors: a damaged safetensors file, .*header.*; copy or",
+        ),
         (broken_tokenizer, "small: the tokenizer cannot be read: "),
         (missing_layer, r"small: the weights lack model.layers.2\S+ \(\d+ missing in all\), which would be random"),
         (other_sizes, "small: the model cannot be read: .*size"),

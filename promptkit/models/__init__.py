@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.errors import ModelError, nearest
-from promptkit.models.quantize import NF4, is_quantized, quantized_options
-from promptkit.models.source import (
-    NAMES,
-    adapter_base,
+from promptkit.errors import ModelError, PromptkitWarning, nearest
+from promptkit.models.checkpoint import (
+    check_files,
     check_model_folder,
     check_tokenizer_folder,
-    fingerprint,
-    hash_files,
-    is_adapter,
-    locate,
+    read_object,
+    refuse_other_code,
 )
+from promptkit.models.quantize import NF4, is_quantized, quantized_options
+from promptkit.models.source import NAMES, fingerprint, hash_files, is_adapter, locate, locate_base
 from promptkit.tokens import Encoder
 
 if TYPE_CHECKING:
@@ -107,23 +105,47 @@ def load_model(
     Raises ModelError for an unknown name, dtype or device, and for a folder that lacks a configuration, a
     tokenizer or safetensors weights, or whose files cannot be read.
     """
-    from promptkit.adapter import find_merged
-    from promptkit.models.adapter import check_probes, load_adapter
+    from promptkit.models.adapter import load_adapter
 
     name = str(name)
     check_dtype(dtype)
-    target = _find_device(device)
+    options: dict[str, Any] = {"dtype": dtype, "device": str(_find_device(device)), "on_flip": on_flip}
     folder = locate(name)
-    if is_adapter(folder):
-        placed = {"dtype": dtype, "device": str(target)}
-        return load_adapter(name, folder, on_flip=on_flip, trust_remote_code=trust_remote_code, **placed)
-    check_model_folder(folder)
-    check_tokenizer_folder(folder)
+    load = load_adapter if is_adapter(folder) else load_folder
+    return load(name, folder, trust_remote_code=trust_remote_code, **options)
+
+
+def load_folder(name: str, folder: Path, *, dtype: str, device: str, on_flip: str, trust_remote_code: bool) -> Model:
+    """Return the model, no adapter, of a folder; raises what `load_model` raises."""
+    import torch
+
+    from promptkit.adapter import find_merged
+    from promptkit.models.adapter import check_probes
+
+    check_model_folder(folder, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(folder, trust_remote_code)
-    network = _load_network(folder, dtype, target, trust_remote_code)
-    model = Model.of(name, network.eval(), tokenizer, fingerprint(folder), hash_files(folder))
+    network = _load_network(folder, dtype, torch.device(device), trust_remote_code)
+    with reading(folder, "tokenizer"):
+        model = Model.of(name, network.eval(), tokenizer, fingerprint(folder), hash_files(folder))
     check_probes(model, folder, find_merged(folder), model.hash, on_flip=on_flip)
     return model
+
+
+def count_embeddings(network: Any) -> int:
+    """Return how many tokens a network can both read and predict."""
+    ends = (network.get_input_embeddings(), network.get_output_embeddings())
+    return min(int(end.weight.shape[0]) for end in ends if end is not None)
+
+
+def check_ids(model: Model, rows: Iterable[Sequence[int]]) -> None:
+    """Raise ModelError where a row has a token that the network has no embedding for, first or last in it alike."""
+    network = model.network.get_base_model() if hasattr(model.network, "get_base_model") else model.network
+    highest, count = max((max(ids) for ids in rows if ids), default=0), count_embeddings(network)
+    if highest >= count:
+        raise ModelError(
+            f"model {model.name!r}: the tokenizer gives token id {highest}, but the network has {count} embeddings: "
+            "they do not belong together"
+        )
 
 
 def check_dtype(dtype: str) -> None:
@@ -136,15 +158,21 @@ def load_encoder(name: str = "tiny", *, trust_remote_code: bool = False) -> Enco
     """Load a model's tokenizer alone; of an adapter, its own or its base model's. Raises ModelError."""
     folder = locate(str(name))
     if is_adapter(folder) and not (folder / "tokenizer.json").is_file():
-        return load_encoder(adapter_base(folder), trust_remote_code=trust_remote_code)
-    check_tokenizer_folder(folder)
-    return Encoder(load_tokenizer(folder, trust_remote_code))
+        _, folder = locate_base(folder)
+    tokenizer = load_tokenizer(folder, trust_remote_code)
+    with reading(folder, "tokenizer"):
+        return Encoder(tokenizer)
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a folder. Raises ModelError where it cannot be read."""
     from transformers import AutoTokenizer
 
+    check_files(folder)
+    check_tokenizer_folder(folder)
+    config = folder / "tokenizer_config.json"
+    if trust_remote_code and config.is_file():
+        refuse_other_code(config, read_object(config))
     with reading(folder, "tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             str(folder), trust_remote_code=trust_remote_code
@@ -165,11 +193,18 @@ def _load_network(folder: Path, dtype: str, device: torch.device, trust_remote_c
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
-    missing = sorted(report["missing_keys"])
+    missing, unknown = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
     if missing:
         raise ModelError(
             f"{folder}: the weights lack {missing[0]} ({len(missing)} missing in all), which would be "
             f"random: expected the weights of a {type(network).__name__}"
+        )
+    if unknown:
+        warnings.warn(
+            f"{folder}: {len(unknown)} tensors of the weights have no place in a {type(network).__name__} and are left "
+            f"out, such as {unknown[0]}",
+            PromptkitWarning,
+            stacklevel=4,
         )
     return network if is_quantized(network) else network.to(device)
 
@@ -181,9 +216,24 @@ def reading(folder: Path, what: str) -> Iterator[None]:
         with quiet_transformers(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft still asks transformers by an old name
             yield
+    except ModelError:
+        raise
     except Exception as error:  # safetensors and tokenizers raise bare subclasses, or Exception itself
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{folder}: the {what} cannot be read: {reason[:300]}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"{folder}: the {what} cannot be read: {_explain(reason)}") from error
+
+
+def _explain(reason: str) -> str:
+    """Return what a library says, shortened; what it says of its own arguments in words of promptkit's."""
+    if "trust_remote_code" in reason:
+        return (
+            "it brings its own code (auto_map), which runs only where you trust it: read its *.py files, then give "
+            "--trust-remote-code, or load_model(…, trust_remote_code=True)"
+        )
+    if "Unrecognized configuration class" in reason:
+        found = reason.partition("configuration class ")[2].partition(" for this kind")[0].split(".")[-1].strip("<>'")
+        return f"a {found} is no configuration of a language model that continues text: expected a causal model"
+    return reason[:300]
 
 
 @contextmanager

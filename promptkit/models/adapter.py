@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit.adapter import CARD, AdapterCard, find_card
 from promptkit.errors import ModelError, PromptkitWarning, WindowError, nearest
-from promptkit.models import Model, load_model, load_tokenizer, reading
+from promptkit.models import Model, load_folder, load_tokenizer, reading
+from promptkit.models.checkpoint import check_adapter_folder
 from promptkit.models.quantize import is_quantized
-from promptkit.models.source import adapter_base, fingerprint, makes_network
+from promptkit.models.source import fingerprint, locate_base, makes_network
 from promptkit.probes import Probes, Verdict, ask_again, kind_of_device, rounding_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-WEIGHTS = "adapter_model.safetensors"
 #: What peft says that does not hold here: the ranks of experts are in use all the same, and `merge` parts tied weights.
 UNTRUE = r"The following (rank|alpha)_pattern keys did not match|Model has `tie_word_embeddings=True`"
 #: What to do where an adapter's probes no longer say what they said: refuse it, warn, or never ask them.
@@ -34,8 +34,12 @@ def load_adapter(name: str, folder: Path, *, on_flip: str, trust_remote_code: bo
     Raises ModelError where one of them cannot be read, the base model is another than that of the training, or a probe
     has changed its label; see `check_probes`.
     """
+    from promptkit.models.wrapping import check_settings
+
+    check_settings(folder, check_adapter_folder(folder))  # before the base model is loaded, which takes longer
+    named, found = locate_base(folder)
     try:
-        base = load_model(adapter_base(folder), trust_remote_code=trust_remote_code, on_flip=on_flip, **placed)
+        base = load_folder(named, found, trust_remote_code=trust_remote_code, on_flip=on_flip, **placed)
     except ModelError as error:
         raise ModelError(f"{folder}: the adapter's base model cannot be loaded: {error}") from error
     return _wrap(base, name, folder, on_flip, trust_remote_code)
@@ -65,17 +69,16 @@ def share_weights(network: PreTrainedModel) -> PreTrainedModel:
 
 
 def _wrap(base: Model, name: str, folder: Path, on_flip: str, trust_remote_code: bool) -> Model:
+    from promptkit.models.wrapping import check_settings, wrap_network
+
     card = find_card(folder)
     since = check_base(base, folder, card) if card else ()
-    from peft import PeftModel
-
-    if not (folder / WEIGHTS).is_file():  # peft would look for them on the hub
-        raise ModelError(f"{folder}: the adapter has no {WEIGHTS}; restore it, or train again")
-    with reading(folder, "adapter"), _telling(folder):
-        network = PeftModel.from_pretrained(base.network, str(folder), torch_device=base.device)
+    settings = check_settings(folder, check_adapter_folder(folder))
     tokenizer = base.tokenizer
     if (folder / "tokenizer.json").is_file():
         tokenizer = load_tokenizer(folder, trust_remote_code)
+    with reading(folder, "adapter"), _telling(folder):
+        network = wrap_network(base.network, settings, tokenizer, base.device)
     files = fingerprint(folder)
     both = sha256(f"{base.hash}\0{files}".encode()).hexdigest()
     model = Model.of(name, network.eval(), tokenizer, both)

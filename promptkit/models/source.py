@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
 from promptkit.errors import ModelError, nearest
-from promptkit.files import check_all_readable, open_input, read_input
-from promptkit.parsing import parse_json
+from promptkit.files import check_all_readable, open_input
+from promptkit.models.checkpoint import ADAPTER_CONFIG, WANTED, holds_weights, list_files, read_object, refuse_gguf
 
 SHIPPED = Path(__file__).parent
 #: The models that ship with promptkit, by name.
 NAMES: tuple[str, ...] = tuple(sorted(path.parent.name for path in SHIPPED.glob("*/config.json")))
 
-_WANTED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.tiktoken", "*.jinja", "*.py")
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "spiece.model",
-    "vocab.json",
-    "vocab.txt",
-    "*.tiktoken",
-)
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_NOT_THE_MODEL = ("promptkit.json", "trainer_state.json")  # how it was made; the weights do not depend on it
 _NOT_ITS_SCORES = "generation_config.json"
 _READ_TEXTS = ("vocab.txt", "merges.txt")  # any other text is for people
 _SAYS_NOTHING = ("transformers_version", "_name_or_path")  # keys of config.json that change no network
@@ -41,60 +30,60 @@ def locate(name: str) -> Path:
         raise ModelError(f"the model's name is empty: expected {_expected()}")
     if name in NAMES:
         return SHIPPED / name
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(name).expanduser()
+        there, is_folder = os.path.lexists(folder), folder.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a home that nobody has, a NUL
+        raise ModelError(f"model {name[:100]!r}: no name of a folder: {error}"[:300]) from error
+    if is_folder:
         check_all_readable(folder)
         return folder
-    if folder.exists():
+    if there and folder.is_file():
+        refuse_gguf(folder)
         raise ModelError(f"model {name!r} is a file: give the folder it is in")
+    if there:
+        raise ModelError(f"model {name!r} is neither a folder nor a link to one: give a model's folder")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(f"model {name!r}: there is no such folder{_beside(folder)}")
     return _fetch(name)
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether the folder holds a peft adapter, not a whole model."""
-    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+    """Whether the folder holds a peft adapter, not a whole model; trainers leave the base's config.json beside one."""
+    return (folder / ADAPTER_CONFIG).is_file() and not ((folder / "config.json").is_file() and holds_weights(folder))
 
 
-def adapter_base(folder: Path) -> str:
-    """Return the name of the model that an adapter was trained on.
+def locate_base(folder: Path) -> tuple[str, Path]:
+    """Return the name of the model that an adapter was trained on, and its folder.
 
-    A relative folder counts from the adapter's own folder, else from the working directory.
+    A relative folder counts from the adapter's own folder, else from the working directory. Raises ModelError where
+    it is the adapter itself, or another adapter, and what `locate` raises.
     """
-    path = folder / "adapter_config.json"
-    try:
-        base = parse_json(read_input(path))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: expected a JSON object that names base_model_name_or_path") from error
+    path = folder / ADAPTER_CONFIG
+    base = read_object(path).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        raise ModelError(f"{path}: base_model_name_or_path is {base!r}, expected the name of the base model")
+        raise ModelError(f"{path}: base_model_name_or_path is {base!r:.100}, expected the name of the base model")
     beside = folder / base
-    return str(beside) if base not in NAMES and beside.is_dir() else base
-
-
-def check_model_folder(folder: Path) -> None:
-    """Raise ModelError unless the folder holds a configuration and safetensors weights."""
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: no config.json: expected a model folder, found {_contents(folder)}")
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-    if pickles:
+    name = str(beside) if base not in NAMES and _is_folder(beside) else base
+    try:
+        found = locate(name)
+    except ModelError as error:
+        raise ModelError(f"{folder}: the adapter's base model cannot be loaded: {error}") from error
+    if found.samefile(folder):
+        raise ModelError(f"{path}: base_model_name_or_path is {base!r}, the adapter itself: name the model it is for")
+    if is_adapter(found):
         raise ModelError(
-            f"{folder}: the weights are pickled ({pickles[0]}), and loading a pickle can run any code: load "
-            "them where you trust them and save again with save_pretrained(), which writes model.safetensors"
+            f"{path}: base_model_name_or_path is {base!r}, which is an adapter too: merge that one into its own base "
+            "(promptkit merge), and name the merged folder"
         )
-    raise ModelError(f"{folder}: no weights: expected *.safetensors, found {_contents(folder)}")
+    return name, found
 
 
-def check_tokenizer_folder(folder: Path) -> None:
-    """Raise ModelError unless the folder holds a tokenizer's files."""
-    if not any(any(folder.glob(pattern)) for pattern in _TOKENIZER_FILES):
-        raise ModelError(
-            f"{folder}: no tokenizer: expected tokenizer.json (tokenizer.save_pretrained() writes it), "
-            f"found {_contents(folder)}"
-        )
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name too long, or a folder that may not be looked into
+        return False
 
 
 def fingerprint(folder: Path) -> str:
@@ -104,9 +93,9 @@ def fingerprint(folder: Path) -> str:
     unchanged.
     """
     total = sha256()
-    for path in _model_files(folder):
+    for name, path in list_files(folder).items():
         status = path.stat()
-        total.update(f"{path.name}\0{_file_hash(path, status.st_size, status.st_mtime_ns)}\0".encode())
+        total.update(f"{name}\0{_file_hash(path, status.st_size, status.st_mtime_ns)}\0".encode())
     return total.hexdigest()
 
 
@@ -117,12 +106,12 @@ def hash_files(folder: Path) -> dict[str, str]:
     nor the release that wrote it.
     """
     hashes = {}
-    for path in _model_files(folder):
-        if path.name == "config.json":
-            hashes[path.name] = _hash_configuration(path)
-        elif path.name != _NOT_ITS_SCORES and (path.suffix != ".txt" or path.name in _READ_TEXTS):
+    for name, path in list_files(folder).items():
+        if name == "config.json":
+            hashes[name] = _hash_configuration(path)
+        elif name != _NOT_ITS_SCORES and (path.suffix != ".txt" or name in _READ_TEXTS):
             status = path.stat()
-            hashes[path.name] = _file_hash(path, status.st_size, status.st_mtime_ns)
+            hashes[name] = _file_hash(path, status.st_size, status.st_mtime_ns)
     return hashes
 
 
@@ -132,14 +121,8 @@ def makes_network(name: str) -> bool:
 
 
 def _hash_configuration(path: Path) -> str:
-    said = json.loads(read_input(path))
-    kept = {key: value for key, value in said.items() if key not in _SAYS_NOTHING}
+    kept = {key: value for key, value in read_object(path).items() if key not in _SAYS_NOTHING}
     return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def _model_files(folder: Path) -> Iterator[Path]:
-    found = {path for pattern in _WANTED for path in folder.glob(pattern) if path.is_file()}
-    return (path for path in sorted(found) if path.name not in _NOT_THE_MODEL)
 
 
 @lru_cache(maxsize=1024)
@@ -163,7 +146,7 @@ def _fetch(name: str) -> Path:
     )
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_WANTED), ignore_patterns=["*/*", "consolidated*"]))
+        return Path(snapshot_download(name, allow_patterns=list(WANTED), ignore_patterns=["*/*", "consolidated*"]))
     except HFValidationError as error:
         raise ModelError(f"unknown model {name!r}: expected {_expected()}.{nearest(name, NAMES)}") from error
     except GatedRepoError as error:
@@ -182,11 +165,6 @@ def _fetch(name: str) -> Path:
 
 def _expected(*, hub: bool = True) -> str:
     return f"{', '.join(NAMES) or 'none shipped'}, a model folder{' or a hub id (owner/name)' if hub else ''}"
-
-
-def _contents(folder: Path) -> str:
-    names = sorted(path.name for path in folder.iterdir())
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "nothing"
 
 
 def _beside(folder: Path) -> str:

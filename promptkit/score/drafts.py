@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
 from promptkit.score.forward import Network
-from promptkit.score.sheets import Sheet, join_choices
+from promptkit.score.sheets import Sheet, join_choices, list_ids
 from promptkit.score.writing import Request, Writer, Written
 from promptkit.tokens import Joined
 
@@ -34,6 +34,7 @@ class Drafts:
                     sheet.text += written.text
                     changed.append(sheet)
         join_choices(self.network.model, changed, self.chat)
+        self.network.check_ids(list_ids(changed))
 
     def join(self, writers: Sequence[Writer]) -> list[list[Joined]]:
         """Return, per text, the joint encodings of its sheets' choices behind it."""

@@ -15,7 +15,7 @@ from transformers import Cache, DynamicCache
 
 from promptkit.errors import ModelError
 from promptkit.memory import choose_budget
-from promptkit.models import Model, quiet_transformers
+from promptkit.models import Model, check_ids, count_embeddings, quiet_transformers
 from promptkit.score.attention import Branches, branched
 from promptkit.score.budget import estimate_footprint
 from promptkit.score.path import PathCache
@@ -43,7 +43,7 @@ class Network:
         base = self.module.get_base_model() if hasattr(self.module, "get_base_model") else self.module
         self.name = type(base).__name__
         self.config = base.config.get_text_config(decoder=True)
-        self.vocabulary = base.get_input_embeddings().weight.shape[0]
+        self.vocabulary = count_embeddings(base)
         self.footprint = estimate_footprint(self.config, self.vocabulary, self.module.dtype.itemsize)
         self.budget = choose_budget(memory, model.device)
         self.takes = set(inspect.signature(base.forward).parameters)
@@ -161,12 +161,7 @@ class Network:
 
     def check_ids(self, rows: Iterable[Sequence[int]]) -> None:
         """Raise ModelError where the tokenizer's ids do not fit the network's embeddings."""
-        highest = max((max(ids) for ids in rows if ids), default=0)
-        if highest >= self.vocabulary:
-            raise ModelError(
-                f"model {self.model.name!r}: the tokenizer gives token id {highest}, but the network has "
-                f"{self.vocabulary} embeddings: they do not belong together"
-            )
+        check_ids(self.model, rows)
 
     def check_numbers(self, scores: Iterable[float]) -> None:
         """Raise ModelError where a score is not a number."""

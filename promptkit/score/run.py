@@ -12,7 +12,7 @@ from promptkit.score.generate import generate
 from promptkit.score.likelihood import Usage, Way, prepare_scoring, run_scoring
 from promptkit.score.probe import Verdict, choose_way
 from promptkit.score.sampling import Sampling
-from promptkit.score.sheets import Sheet, list_sequences
+from promptkit.score.sheets import Sheet, list_ids, list_sequences
 from promptkit.score.tree import build_tree
 
 
@@ -31,7 +31,7 @@ def run_sheets(
     Raises ModelError where the tokenizer does not fit the network, or the network is not causal.
     """
     network, usage, bar = Network(model, memory), Usage(shape_of(model.network)), _Bar(sheets, progress)
-    network.check_ids(list_sequences(sheets))
+    network.check_ids(list_ids(sheets))
     longest = max((sheet.length for sheet in sheets), default=0)
     with network.evaluating():
         verdict = choose_way(network, longest) if sheets else Verdict(Way.TREE)

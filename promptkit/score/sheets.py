@@ -146,6 +146,12 @@ def list_sequences(sheets: Sequence[Sheet]) -> list[Tokens]:
     return [*written, *(joined.ids[:-1] for sheet in sheets for joined in sheet.joined)]
 
 
+def list_ids(sheets: Sequence[Sheet]) -> list[Tokens]:
+    """All tokens that stand on the sheets, the last of every choice included."""
+    requests = [sheet.request.ids for sheet in sheets if sheet.request]
+    return [*requests, *(joined.ids for sheet in sheets for joined in sheet.joined)]
+
+
 def check_window(model: Model, sheets: Sequence[Sheet]) -> None:
     """Raise WindowError for the first prompt that is longer than the model's window."""
     for sheet in sheets:

@@ -13,6 +13,7 @@ from torch.utils.data import Sampler
 
 from promptkit.errors import DataError, TrainError
 from promptkit.export.formats import check_pair, pair_from_row
+from promptkit.models import check_ids
 from promptkit.pair import Pair
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def encode_pairs(model: Model, pairs: Sequence[Pair], *, chat: bool = False) -> 
     A completion that is one of its pair's `choices` ends where scoring ends. Any other (free text, a chain of
     thought, a plain row) gets the end-of-text token behind it, for the model must learn where to stop.
 
-    Raises TrainError where a pair is longer than the model's window.
+    Raises TrainError where a pair is longer than the model's window, ModelError for a token without an embedding.
     """
     texts = [_chat_texts(model.encoder, pair) if chat else (pair.prompt, pair.completion) for pair in pairs]
     end = model.encoder.answer_end(pairs[0].messages if chat else ())
@@ -99,6 +100,7 @@ def encode_pairs(model: Model, pairs: Sequence[Pair], *, chat: bool = False) -> 
         Row(joined.ids if pair.completion in pair.choices else (*joined.ids, *end), joined.start, joined.spans)
         for pair, joined in zip(pairs, model.encoder.join_all(texts, chat=chat), strict=True)
     ]
+    check_ids(model, (row.ids for row in rows))
     for pair, row in zip(pairs, rows, strict=True):
         if len(row.ids) > model.window:
             raise TrainError(
