@@ -143,9 +143,10 @@ class AdapterCard(BaseModel):
     """The file promptkit.json beside an adapter, or beside the model it was merged into.
 
     `base_model` is the name that `load_model` takes, `base_files` are the hashes of its files that may change a score
-    (empty in older cards); `labels` are the exact choices, where all pairs had the
-    same. `template`, `task` and their hashes are empty where the rows named none. `demonstrations` is the most that
-    a row's prompt held. `files_hash` is the fingerprint of the folder. `probes` is None where there was nothing to
+    (empty in older cards); `labels` are the exact choices, where all pairs had the same. `template`, `task` and their
+    hashes are empty where the rows named none. `demonstrations` is the most that a row's prompt held. `one_file` is the
+    hash of the one file of which a half was trained on, empty where records came from elsewhere, None where the rows
+    do not say. `files_hash` is the fingerprint of the folder. `probes` is None where there was nothing to
     ask, or nothing was to be kept of the rows; `merged` is None for an adapter.
     """
 
@@ -166,8 +167,13 @@ class AdapterCard(BaseModel):
     files_hash: str = ""
     base_files: dict[str, str] = {}
     demonstrations: int = 0
+    one_file: str | None = None
     probes: Probes | None = None
     merged: Merged | None = None
+
+    def may_know(self, one_file: str) -> bool:
+        """Return whether the adapter may have been trained on a part of the file that has this hash."""
+        return bool(one_file) and self.one_file in (None, one_file)
 
     def changes(self, model: Model, files_hash: str) -> tuple[str, ...]:
         """Return in words what differs from when the adapter was saved, and may change what the model says."""
@@ -191,6 +197,7 @@ class Adapter:
     those with a loss. `spanning` counts pairs with a token across the join. `padded` says why rows were padded, and
     is empty where they were packed. `validation` is the `metric` per epoch, `validation_tokens` were computed to choose
     the epoch. `seconds` is the whole call.
+    `notes` say what should be known of the rows, such as a choice that none of them teaches.
     """
 
     path: Path
@@ -207,6 +214,7 @@ class Adapter:
     validation_flops: float
     seconds: float
     metric: str = "accuracy"
+    notes: tuple[str, ...] = ()
 
     def __fspath__(self) -> str:
         """Return the folder's path: an adapter can be given wherever a folder can."""
@@ -234,6 +242,11 @@ def read_card(folder: str | Path) -> AdapterCard:
 def find_card(folder: str | Path) -> AdapterCard | None:
     """Return the card of a folder, None where promptkit wrote none. Raises TrainError where it cannot be read."""
     return read_card(folder) if (Path(folder) / CARD).is_file() else None
+
+
+def card_of(model: str) -> AdapterCard | None:
+    """Return the card of the model of this name; None where it is no folder that promptkit wrote."""
+    return find_card(model) if Path(model).is_dir() else None
 
 
 def find_merged(folder: str | Path) -> AdapterCard | None:

@@ -252,7 +252,7 @@ def _take(
 ) -> Iterable[Record]:
     """Return the records of a split, `usual` where none is named; of one file for all splits its half then."""
     if data is not None and is_cut(data, split):
-        half = iterate_half(task, data, tested=usual == "test", seed=seed, labelled=labelled)
+        half = iterate_half(task, data, tested=usual == "test", labelled=labelled)
         return half if limit is None else sample_records(half, check_limit(limit), seed=seed)
     split = split or usual
     if limit is None:

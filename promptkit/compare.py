@@ -8,13 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptkit.adapter import card_of
 from promptkit.curves import draw_curves
 from promptkit.evaluate import Scorer, hash_records
 from promptkit.ledger import keep_ledger
 from promptkit.plan import SKIP, CompareSettings, Step, bind_templates, choose_methods, keep_fitting, plan_steps
 from promptkit.prices import Prices, load_prices
 from promptkit.readings import show_rows
-from promptkit.splits import Splits, load_splits
+from promptkit.splits import Splits, hash_one_file, load_splits, note_unlearned
 from promptkit.store import Run, default_folder, write_whole
 from promptkit.summary import group_runs, summarize
 from promptkit.task import Task, load_task
@@ -63,15 +64,17 @@ def compare(
         train_limit=_pool_limit(chosen),
         seed=chosen.seed,
         pool=any(not method.startswith("zero-shot") for method in methods),
+        cut=_may_know(loaded, data),
     )
     plan = list(plan_steps(task, chosen, methods, bounds, splits, loaded))
     asked = _asked(task, asked_for, splits, loaded, plan)
     sizes = {asked["test"]: len(splits.test)}
     run = Run.open(Path(out) if out else default_folder(task.name, asked), asked, sizes)
     work = Work(loaded, splits, chosen, run, scorer or default_scorer(), trainer or default_trainer())
+    warned = note_unlearned(task, [step.rows for step in plan if step.rows and (step.whole or chosen.train_sizes)])
     plan, left_out = keep_fitting(plan, loaded, splits, work.is_done) if asked_for.skips else (plan, [])
     finished = list(work.run_all([[step] for step in plan], track or (lambda name: lambda done, total: None)))
-    summary = summarize(task, loaded, splits, finished, left_out)
+    summary = summarize(task, loaded, splits, finished, [*warned, *left_out])
     ledger = keep_ledger(loaded, splits, group_runs(finished), prices)
     curves = {}
     if chosen.train_sizes:
@@ -83,6 +86,12 @@ def compare(
             cell["rows"] = show_rows(done.result)
         result["rows"] = result["cells"][0]["rows"]
     return result
+
+
+def _may_know(model: Model, data: str | Path | None) -> bool:
+    """Return whether the model may have been trained on a part of the one file that it is to be tested on."""
+    card = card_of(model.name)
+    return card is not None and card.may_know(hash_one_file(data))
 
 
 def _pool_limit(settings: CompareSettings) -> int | None:
@@ -104,6 +113,7 @@ def _asked(task: Task, settings: CompareSettings, splits: Splits, model: Model, 
         "test": hash_records(splits.test),
         "pool": hash_records(splits.pool),
         "validation": hash_records(splits.validation),
+        **({"cut": True} if splits.one_file and not splits.pool else {}),
         **{key: list(value) if isinstance(value, tuple) else value for key, value in _given(settings).items()},
         "overlong": SKIP if settings.skips else settings.scored.overlong,
     }

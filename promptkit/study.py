@@ -20,7 +20,7 @@ from promptkit.outcome.summary import describe_study, summarize_study
 from promptkit.outcome.words import describe_cautions
 from promptkit.record import Record
 from promptkit.spending import Budget, Purse, check_budget, describe_spent, spend
-from promptkit.splits import Splits, load_splits
+from promptkit.splits import Splits, load_splits, note_unlearned
 from promptkit.store import Run, default_folder, write_whole
 from promptkit.summary import name_majority
 from promptkit.task import Task, load_task
@@ -82,6 +82,8 @@ def study(
             finished = replace(work, splits=splits).run_all(bundles, track)
             away += [Done(point, cell) for point, cell in zip(moved, finished, strict=True)]
     result = summarize_study(task, loaded, plan.settings, plan.splits, done, away)
+    trained = [each.point.rows for each in done if each.point.rows]
+    result["notes"] = [*note_unlearned(task, trained), *result["notes"]]
     return plan.write(result, ((each.point, each.cell.result["predictions"]) for each in (*done, *away)))
 
 

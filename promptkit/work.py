@@ -176,6 +176,7 @@ class Work:
                 **judged,
                 chat=condition.chat,
                 out=unfinished,
+                one_file=self.splits.one_file,
                 save_seconds=SAVE_SECONDS,
                 progress=progress,
             )

@@ -17,6 +17,7 @@ from promptkit.task import load_task
 from promptkit.train import precision, reporting, train
 from promptkit.train.batches import encode_pairs, read_pairs
 from promptkit.verbs import training
+from promptkit.verbs.scoring import score_task
 from promptkit.verbs.templates import bind_matching
 from promptkit.verbs.training import train_source
 from tests.conftest import TEMPLATE, Project
@@ -63,6 +64,39 @@ def test_labels_are_balanced_where_that_is_asked(project: Project, limit: int | 
         TrainError, match=r"do not have each of 2 labels in 1 of them; raise --train-limit, or leave --ba"
     ):
         training._training_set(task, bounds, "data", {"data": 0, "template": 0}, False, 1, balance=True)
+
+
+def test_training_keeps_to_its_half_of_one_file(learn: Callable[..., dict[str, Any]], project: Project) -> None:
+    """`train --data FILE` learns one half, and scoring the adapter on that file the other; others are whole."""
+    records = [{"sentence": f"text {number}", "label": number % 2} for number in range(40)]
+    project.write("one.jsonl", "".join(f"{json.dumps(record)}\n" for record in records))
+    project.write("other.jsonl", "".join(f"{json.dumps({**record, 'label': 0})}\n" for record in records))
+    made = learn(data="one.jsonl", seed=3, out="made/one")
+    assert made["rows"] == 18
+    assert made["notes"] == ["one.jsonl is one file: 20 records were set aside for the test, 20 for training"]
+    scored = {
+        (model, data): score_task("films", model=model, data=data, shots=(0,), templates=(), limit=None)
+        for model, data in ((made["adapter"], "one.jsonl"), (made["adapter"], "other.jsonl"), ("base", "one.jsonl"))
+    }
+    assert [result["records"]["test"] for result in scored.values()] == [20, 40, 40]
+
+
+def test_labels_without_a_training_row_are_said(base: str, project: Project) -> None:
+    """Training and building pairs name them on stderr, of a task and of a file of rows."""
+    project.write("few/train.jsonl", "".join(f'{{"sentence": "text {n}", "label": 0}}\n' for n in range(12)))
+    project.write("few/test.jsonl", '{"sentence": "good", "label": 1}\n')
+    rest = ["--model", base, "--device", "cpu", "--epochs", "1", "--rank", "1", "--json"]
+    lines = []
+    for words in (
+        ["train", "films", "--data", "few", "--out", "a", *rest],
+        ["build", "films", "--as", "pairs", "--data", "few", "--out", "pairs.jsonl"],
+        ["train", "pairs.jsonl", "--out", "b", *rest],
+        ["compare", "films", "--data", "few", "--methods", "lora", "--seeds", "1", *rest],
+        ["study", "films", "--data", "few", "--methods", "lora", "--seeds", "1", *rest[:-3], "--json"],
+    ):
+        done = CliRunner().invoke(cli, words, catch_exceptions=False)
+        lines.append([line for line in done.stderr.splitlines() if "no training row has the label 'positive'" in line])
+    assert [len(found) for found in lines] == [1, 1, 1, 1, 1]
 
 
 def test_each_record_gets_a_template_by_its_seed(learn: Callable[..., dict[str, Any]], project: Project) -> None:

@@ -84,6 +84,8 @@ def train(source: str, as_json: bool, **settings: Any) -> None:
         result = train_source(source, track=track, **settings)
     if not is_first_process():
         return
+    for note in result["notes"]:
+        click.echo(f"promptkit: {note}" if note.startswith("warning: ") else f"note: {note}", err=True)
     if as_json:
         print_json(result)
     else:

@@ -35,7 +35,7 @@ from promptkit.cli.options import (
     positive,
     shots,
 )
-from promptkit.cli.output import console, print_json, print_result, print_rows, tracking
+from promptkit.cli.output import console, print_json, print_result, print_rows, tracking, warn_of_notes
 from promptkit.cli.sources import for_rows, is_rows
 
 
@@ -85,6 +85,7 @@ def compare(
     with tracking() as track:
         result = promptkit.compare(task, model=model, data=data, out=out, device=device, track=track, **settings)
         result["figures"] = _figures(result)
+    warn_of_notes(result)
     print_result(result, as_json)
 
 
@@ -125,6 +126,7 @@ def study(task: str, as_json: bool, **settings: Any) -> None:
     given = {name: value for name, value in settings.items() if source(name) is not click.core.ParameterSource.DEFAULT}
     with tracking() as track:
         result = promptkit.study(task, track=track, **given)
+    warn_of_notes(result)
     if as_json:
         return print_json(result)
     from promptkit.report.study import print_forecast, print_study

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,13 @@ def console() -> Any:
     from rich.console import Console
 
     return Console(markup=False, highlight=False, emoji=False)
+
+
+def warn_of_notes(result: Mapping[str, Any]) -> None:
+    """Print the notes of a result that are warnings on stderr, where they are seen beside JSON too."""
+    for note in result.get("notes", ()):
+        if note.startswith("warning: "):
+            click.echo(f"promptkit: {note}", err=True)
 
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:

@@ -61,6 +61,7 @@ def reload_records(source: Source, data: str | Path | None) -> tuple[Task, Split
         train_limit=None if settings["train_limit"] is None else counts["pool"],
         seed=settings["seed"],
         pool=counts["pool"] > 0,
+        cut=settings.get("cut", False),
     )
     for name, records in (("test", splits.test), ("pool", splits.pool)):
         if hash_records(records) != settings[name]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -177,6 +177,44 @@ def find_overlap(survey: Survey, findings: Findings, tested: Mapping[str, Survey
         if near:
             findings = findings.mark(numpy.isin(survey.near, other.near), f"nearly in {name}")
     return findings
+
+
+def find_tested(records: Sequence[Record], tested: Mapping[str, Iterable[Record]]) -> Findings:
+    """Return which records equal one of `tested` or nearly so: what `find_overlap` says of all, in less time.
+
+    Only a record that has the letters and digits of a tested one is looked at closely.
+    """
+    import numpy
+
+    findings = keep_all(len(records))
+    places: dict[int, list[int]] = {}
+    for place, record in enumerate(records):
+        places.setdefault(_hash(_spell(record)), []).append(place)
+    for name, others in tested.items():
+        alike = [other for other in others if _hash(_spell(other)) in places]
+        if not alike:
+            continue
+        some = numpy.array(sorted({place for other in alike for place in places[_hash(_spell(other))]}))
+        survey = survey_records((records[place] for place in some), seed=0)
+        found = find_overlap(survey, keep_all(len(some)), {name: survey_records(alike, seed=0)}, near=True)
+        for code, reason in enumerate(found.reasons[1:], 1):
+            findings = findings.mark(some[found.codes == code], reason)
+    return findings
+
+
+def _spell(record: Record) -> str:
+    """Return the letters and digits of what a record asks, which near copies share."""
+    asked = [record.fields[name] for name in sorted(record.fields)]
+    text = "\0".join(_list_texts([*asked, *(record.choices or ())]))
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
+
+
+def _list_texts(value: Any) -> Iterator[str]:
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _list_texts(each)
+    else:
+        yield str(value)
 
 
 def find_copies(

@@ -12,7 +12,7 @@ from promptkit.errors import DataError
 from promptkit.record import Record
 from promptkit.sets.copies import Findings, Survey, find_copies, find_overlap, keep_all, survey_records
 from promptkit.sets.mixture import Mixture
-from promptkit.splits import halve
+from promptkit.splits import find_half
 from promptkit.task import Task
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def take_stock(sources: Sequence[Source], mixture: Mixture) -> list[Stock]:
         for source in sources
     ]
     findings = [keep_all(len(survey.ranks)) for survey in surveys]
-    halves = _first_halves(sources, surveys) if cut else {}
+    halves = _first_halves(sources) if cut else {}
     for place, first in halves.items():
         findings[place] = findings[place].mark(first, "set aside for the test, as this is one file")
     tested: dict[str, Survey] = {}
@@ -172,15 +172,18 @@ def _choose_records(mixture: Mixture) -> tuple[str, bool]:
     return read, mixture.split is None or held_out
 
 
-def _first_halves(sources: Sequence[Source], surveys: Sequence[Survey]) -> dict[int, NDArray[Any]]:
+def _first_halves(sources: Sequence[Source]) -> dict[int, NDArray[Any]]:
     """Return, of the sources that are one file, the places of the records that `promptkit.splits` cuts for the test."""
     import numpy
 
     return {
-        at: numpy.argsort(survey.ranks, kind="stable")[: halve(len(survey.ranks), str(source.data))]
-        for at, (source, survey) in enumerate(zip(sources, surveys, strict=True))
-        if is_one_file(source.data)
+        at: numpy.array(sorted(_find_half(source))) for at, source in enumerate(sources) if is_one_file(source.data)
     }
+
+
+def _find_half(source: Source) -> set[int]:
+    ids = [record.id for record in iterate_records(source.task, "test", data=source.data)]
+    return find_half(ids, str(source.data))
 
 
 def _survey_tests(sources: Iterable[Source], split: str) -> Iterator[tuple[str, Survey]]:

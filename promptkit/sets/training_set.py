@@ -31,6 +31,7 @@ from promptkit.sets.mixture import (
 from promptkit.sets.shots import RowDemonstrations
 from promptkit.sets.stock import TRAIN, VALIDATION, Source, Stock, take_stock
 from promptkit.sets.wording import Rewording, check_wording
+from promptkit.splits import describe_unlearned, find_unlearned
 from promptkit.task import Task, load_task
 from promptkit.template import BoundTemplate, Template, is_glob, load_template, match_templates
 
@@ -172,6 +173,17 @@ class TrainingSet:
         """
         for item in itertools.islice(self.items(), share, None, shares):
             yield from self.render(item)
+
+    def note_unlearned(self) -> list[str]:
+        """Return a warning per part of the labels that none of its records has; nothing for what is tested on."""
+        if self.mixture.split not in (None, TRAIN):
+            return []
+        notes = []
+        for each in self.components:
+            dealt = self._dealt[each.name][: self.counts[each.name]]
+            missing = find_unlearned(each.task.labels or (), set(self.stocks[each.name].survey.answers[dealt].tolist()))
+            notes += [describe_unlearned(f"{each.name}, {len(dealt)} records", missing)] if missing else []
+        return notes
 
     def items(self) -> Iterator[Item]:
         """Yield every appearance of a record: epoch by epoch, the parts in turn by their shares."""

@@ -32,6 +32,7 @@ from promptkit.errors import TrainError
 from promptkit.models import quiet_transformers
 from promptkit.probes import PROBES, hash_tokenizer, installed_versions, record_probes
 from promptkit.prompt import message_rows
+from promptkit.splits import describe_unlearned
 from promptkit.store import versions
 from promptkit.train.batches import Row, encode_pairs, read_pairs
 from promptkit.train.checkpoints import Checkpoints, kept_state, last_checkpoint
@@ -85,6 +86,7 @@ def train(
     save_seconds: float | None = None,
     report_to: str | Sequence[str] | None = None,
     probes: int = PROBES,
+    one_file: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Adapter:
     """Train an adapter on pairs and return it, saved as a folder that `load_model` and plain peft load.
@@ -108,7 +110,8 @@ def train(
     wandb, mlflow.
 
     So many of the rows are kept in the adapter's card as `probes`, texts and scores, and asked again when it is
-    loaded elsewhere or merged; 0 keeps none. `progress` is called with (steps done, steps in all).
+    loaded elsewhere or merged; 0 keeps none. `one_file` is the hash of the file of which the pairs are a half, for the
+    card. `progress` is called with (steps done, steps in all).
 
     Raises DataError for a malformed row; TrainError for a setting out of range, a pair longer than the
     window, a loss that is not finite; RunError where `out` exists already or cannot be written, and where `out`.part
@@ -160,7 +163,7 @@ def train(
             lambda: write_adapter(
                 network,
                 folder,
-                _card(judge.model, lessons, settings, result, probes),
+                _card(judge.model, lessons, settings, result, probes, one_file),
                 plain_weights(network, first),
             )
         )
@@ -169,6 +172,7 @@ def train(
         validation_tokens=judge.course.tokens,
         validation_flops=judge.course.flops,
         metric=metric,
+        notes=tuple(_note_unlearned(lessons)),
         seconds=time.perf_counter() - started,
         **result.model_dump(exclude={"pairs_hash"}),
     )
@@ -298,7 +302,12 @@ def _result(rows: Sequence[Row], lessons: Sequence[Pair], course: Course, collat
 
 
 def _card(
-    model: Model, lessons: Sequence[Pair], settings: TrainSettings, result: TrainResult, probes: int
+    model: Model,
+    lessons: Sequence[Pair],
+    settings: TrainSettings,
+    result: TrainResult,
+    probes: int,
+    one_file: str | None,
 ) -> AdapterCard:
     """Return the card of an adapter; `model` has it around its network."""
     choices = {pair.choices for pair in lessons}
@@ -317,8 +326,17 @@ def _card(
         task_hash=_only({pair.task_hash for pair in lessons}),
         tokenizer_hash=hash_tokenizer(model.tokenizer),
         demonstrations=max(len(pair.demonstration_ids) for pair in lessons),
+        one_file=one_file,
         probes=record_probes(model, lessons, chat=settings.chat, count=probes),
     )
+
+
+def _note_unlearned(lessons: Sequence[Pair]) -> list[str]:
+    """Return a warning of the choices that no pair teaches, where all pairs have the same and each teaches one."""
+    first, *others = {pair.choices for pair in lessons}
+    taught = {next(filter(pair.completion.endswith, pair.choices), "") for pair in lessons}
+    missing = [choice.strip() for choice in first if choice not in taught]
+    return [] if others or "" in taught or not missing else [describe_unlearned("training rows", missing)]
 
 
 def _only(names: set[str]) -> str:

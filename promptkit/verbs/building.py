@@ -60,7 +60,9 @@ class Building:
     def report(self) -> list[str]:
         """Return, in words, what the rows come from and what was left out of them: a line per task."""
         notes = [] if self.note is None else [self.note]
-        return notes if self.tally is None else describe_removed(self.tally.training_set)
+        if self.tally is None:
+            return notes
+        return [*describe_removed(self.tally.training_set), *self.tally.training_set.note_unlearned()]
 
     def summary(self, manifest: str | None) -> dict[str, Any]:
         """Return the same as JSON, with the name of the manifest; nothing for prompts."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.data import hash_order, load_records
+from promptkit.data import hash_order
 from promptkit.errors import TrainError
 from promptkit.export.formats import read_pair_rows
 from promptkit.files import check_free
 from promptkit.prompt import build_prompt
 from promptkit.sources import holds_rows
+from promptkit.splits import hash_one_file, load_training, note_unlearned
 from promptkit.task import Task, load_task
 from promptkit.template import BoundTemplate
 from promptkit.verbs.templates import bind_matching
@@ -55,7 +56,8 @@ def train_source(
     check_seeds(given)
     path = Path(out) if out else Path("adapters") / f"{Path(source).stem}-seed{seed}"
     check_free(path)
-    validation, metric = None, "accuracy"
+    validation, metric, one_file = None, "accuracy", None
+    notes: list[str] = []
     if holds_rows(source):
         _refuse_drawn(given)
         pairs: Sequence[Any] = list(itertools.islice(read_pair_rows(Path(source), chat=chat), train_limit))
@@ -64,7 +66,8 @@ def train_source(
         task = load_task(source)
         bounds = bind_matching(task, templates)
         metric = task.merit
-        pairs, validation = _training_set(task, bounds, data, given, chat, train_limit, balance)
+        one_file = hash_one_file(data)
+        pairs, validation = _training_set(task, bounds, data, given, chat, train_limit, balance, notes.append)
     base, timed = _load(model, dtype, device, pairs, chat, path)
     adapter = train(
         base,
@@ -76,6 +79,7 @@ def train_source(
         metric=metric if validation else "accuracy",
         out=path,
         save_seconds=SAVE_SECONDS,
+        one_file=one_file,
         progress=track("training") if track and is_first_process() else None,
         **settings,
     )
@@ -99,6 +103,7 @@ def train_source(
         "tokens_trained": adapter.tokens_trained,
         "padded": adapter.padded,
         "seconds": adapter.seconds,
+        "notes": [*notes, *(adapter.notes if holds_rows(source) else ())],
     }
 
 
@@ -153,18 +158,18 @@ def _training_set(
     chat: bool,
     limit: int | None,
     balance: bool,
+    say: Callable[[str], None] = lambda note: None,
 ) -> tuple[list[Any], list[Any]]:
-    """Return (pairs, validation prompts); validation comes from its own split or is cut from training."""
+    """Return (pairs, validation prompts), and say what was left out of them."""
     from promptkit.pair import build_pair
-    from promptkit.splits import split_validation
 
     def draw(record: Record) -> BoundTemplate:
         return bounds[int.from_bytes(hash_order(f"{seeds['template']}:template", record.id)) % len(bounds)]
 
-    records = load_records(task, "train", data=data)
-    own = data is None or Path(data).is_dir()
-    first = None if balance else limit
-    validation, kept = split_validation(task, records, data=data, limit=first, seed=seeds["data"], own_split=own)
+    training = load_training(task, data=data, limit=None if balance else limit, seed=seeds["data"])
+    for note in training.notes:
+        say(note)
+    validation, kept = list(training.validation), list(training.rows)
     if balance:
         validation, kept = (
             _balance(task, some, seeds["data"], most) for some, most in ((validation, None), (kept, limit))
@@ -175,6 +180,8 @@ def _training_set(
                 f"task {task.name!r}: its training records do not have each of {len(task.labels or ())} labels{some}; "
                 "raise --train-limit, or leave --balance out"
             )
+    for note in note_unlearned(task, [kept]):
+        say(note)
     pairs = [build_pair(draw(record), record, chat=chat) for record in kept]
     return pairs, [build_prompt(draw(record), record, chat=chat) for record in validation]
 
