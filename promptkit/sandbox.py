@@ -7,26 +7,23 @@ are printed, and no file outside the template folders is read.
 
 from __future__ import annotations
 
+import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import BuiltinMethodType
-from typing import Any
 
 import jinja2
 from jinja2 import meta, nodes
-from jinja2.compiler import CodeGenerator, Frame, optimizeconst
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.lexer import Token, TokenStream
 from jinja2.loaders import split_template_path
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 
+from promptkit.environment import Rewrite, Sandbox
 from promptkit.errors import TemplateError, nearest
 from promptkit.files import LARGEST_SOURCE, is_there, read_input
 from promptkit.library import display_path, real_path
-from promptkit.limits import MAX_SIZE, check_method, check_operands, check_size, check_specification
-from promptkit.printing import check_printed, make_filters
+from promptkit.printing import check_printed
 
 # Jinja2's lexer turns every line ending into "\n". Carriage returns travel through it as these characters, which
 # count as white space for `{%-` and which no text file holds. One of a "\r\n" goes after the "\n", so that the
@@ -40,15 +37,15 @@ RENDER_ERRORS = (
     TypeError,
     ValueError,
     AttributeError,
-    RecursionError,
+    AssertionError,  # as of a length that `truncate` cannot cut to
+    RuntimeError,  # also Jinja2's own, and endless recursion
     MemoryError,
     SyntaxError,  # Python's own: what Jinja2 compiles to is nested too deeply
 )
+_ADDRESS, _LONGEST = re.compile(" at 0x[0-9a-f]+"), 400
 _TOO_DEEP = "calls itself without end, or is nested too deeply"
 #: Jinja2's functions whose results remember what was done with them.
 _STATEFUL = ("cycler", "joiner", "namespace")
-#: Changes a file's syntax tree before it is compiled; is given the tree and the file's path.
-Rewrite = Callable[[nodes.Template, str], None]
 
 
 class _KeepCarriageReturns(Extension):
@@ -89,67 +86,15 @@ class _TemplateFolders(jinja2.FileSystemLoader):
         return source, filename, lambda: True
 
 
-class _Compiler(CodeGenerator):
-    @optimizeconst
-    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802 - Jinja2's name
-        self.write("environment.concat(map(str, map(environment.finalize, (")
-        for part in node.nodes:
-            self.visit(part, frame)
-            self.write(", ")
-        self.write("))))")
-
-
-class _Formatter(SandboxedFormatter):
-    def format_field(self, value: Any, format_spec: str) -> str:
-        check_specification(format_spec)
-        return super().format_field(value, format_spec)
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    code_generator_class = _Compiler
-    intercepted_binops = frozenset(["+", "*", "**", "%"])
-    rewrite: Rewrite | None = None
-
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        tree = super()._parse(source, name, filename)
-        if self.rewrite is not None:
-            self.rewrite(tree, filename or "")
-        return tree
-
-    @staticmethod
-    def concat(parts: Iterable[str]) -> str:
-        """Return what a macro, a block or `~` puts together."""
-        text = "".join(parts)
-        return text if len(text) <= MAX_SIZE else check_size(text)
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator != "+":
-            check_operands(operator, left, right)
-        return check_size(super().call_binop(context, operator, left, right))
-
-    def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(function, BuiltinMethodType):  # macros are limited by `concat`
-            return super().call(context, function, *args, **kwargs)
-        check_method(function, (*args, *kwargs.values()))
-        return check_size(super().call(context, function, *args, **kwargs))
-
-    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        if super().wrap_str_format(value) is None:
-            return None
-        text, formatter = value.__self__, _Formatter(self)
-        if value.__name__ == "format_map":
-            return lambda values: check_size(formatter.vformat(text, (), values))
-        return lambda *args, **kwargs: check_size(formatter.vformat(text, args, kwargs))
-
-
 def folder_loader(folders: Sequence[Path]) -> jinja2.BaseLoader:
     """Return what reads templates from `folders`, the nearest first, and from nowhere else."""
     return _TemplateFolders([str(folder) for folder in folders])
 
 
-def make_environment(loader: jinja2.BaseLoader, rewrite: Rewrite | None = None) -> jinja2.Environment:
+def make_environment(loader: jinja2.BaseLoader, rewrite: Rewrite | None = None) -> Sandbox:
     """Return the sandboxed environment of the templates that `loader` reads; `rewrite` is applied to each of them."""
-    environment = _Sandbox(
+    environment = Sandbox(
+        check_printed,
         loader=loader,
         extensions=[_KeepCarriageReturns],
         undefined=jinja2.StrictUndefined,
@@ -157,10 +102,7 @@ def make_environment(loader: jinja2.BaseLoader, rewrite: Rewrite | None = None) 
         keep_trailing_newline=True,
         autoescape=False,
         auto_reload=False,
-        finalize=check_printed,
     )
-    del environment.filters["random"], environment.globals["lipsum"]
-    environment.filters.update(make_filters(environment.filters))
     environment.rewrite = rewrite
     return environment
 
@@ -229,17 +171,25 @@ def _undefined_message(tree: nodes.Template, path: Path, name: str) -> str:
 
 def explain_render_error(error: BaseException, where: str, path: Path | None = None) -> TemplateError:
     """Return the TemplateError for what a template raised: its file and line, or else `path`, and what went wrong."""
-    place = f"{display_path(path)}: " if path else ""
+    found, line, reason = explain_reason(error)
+    place = f"{display_path(found)}:{line}: " if found else f"{display_path(path)}: " if path else ""
+    return TemplateError(f"{place}{where}: {reason}")
+
+
+def explain_reason(error: BaseException) -> tuple[Path | None, int, str]:
+    """Return the file and the line of a template that raised an error (none and 0 where there is none), and why."""
+    path, number = None, 0
     for frame, line in traceback.walk_tb(error.__traceback__):
         template = frame.f_globals.get("__jinja_template__")
         if template:  # compiled template code counts the lines of its own Python source
-            path = Path(frame.f_code.co_filename)
-            place = f"{display_path(path)}:{template.get_corresponding_lineno(line)}: "
-    reason = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, SecurityError):
+            path, number = Path(frame.f_code.co_filename), template.get_corresponding_lineno(line)
+    reason = _ADDRESS.sub("", " ".join(str(error)[:_LONGEST].split())) or type(error).__name__
+    if isinstance(error, KeyError):
+        reason = f"there is no {reason}"
+    elif isinstance(error, SecurityError):
         reason = f"the sandbox refuses this: {reason}"
     elif isinstance(error, RecursionError | SyntaxError):
         reason = _TOO_DEEP
     elif isinstance(error, MemoryError):
         reason = "needs more memory than there is"
-    return TemplateError(f"{place}{where}: {reason}")
+    return path, number, reason

@@ -14,13 +14,15 @@ import jinja2
 from jinja2 import nodes
 from jinja2.runtime import Macro
 
+from promptkit.environment import Rewrite, Sandbox
 from promptkit.errors import PatternError, TemplateError, nearest
 from promptkit.files import is_there
 from promptkit.imports import Source, parse_all
 from promptkit.library import display_path, find_names, real_path, search_folders
+from promptkit.limits import Budget
 from promptkit.patterns import compile_pattern
 from promptkit.record import Record
-from promptkit.sandbox import RENDER_ERRORS, Rewrite, explain_render_error, folder_loader, make_environment
+from promptkit.sandbox import RENDER_ERRORS, explain_render_error, folder_loader, make_environment
 from promptkit.task import Task
 
 #: The parts of a template, in the order in which they stand in a prompt.
@@ -51,6 +53,7 @@ class Part:
     arguments: tuple[str, ...]
     required: tuple[str, ...]
     call: Callable[..., str]
+    budget: Budget = field(default_factory=Budget, repr=False, compare=False)
 
     @property
     def place(self) -> str:
@@ -160,6 +163,7 @@ class BoundTemplate:
     def input(self, record: Record) -> str:
         """Return the record as it is asked; the label has no way into it."""
         values, part = self._values(record), self._input
+        part.budget.start()
         try:
             return part.call(*[values[name] for name in part.arguments])
         except RENDER_ERRORS as error:
@@ -224,6 +228,7 @@ class BoundTemplate:
         return any("labels" in part.arguments for part in self.template.parts.values())
 
     def _call(self, part: Part, values: Mapping[str, Any], where: str) -> str:
+        part.budget.start()
         try:
             return part.call(*[values[name] for name in part.arguments])
         except RENDER_ERRORS as error:
@@ -280,12 +285,14 @@ def rewrite_template(template: Template, rewrite: Rewrite | None) -> Template:
     return _assemble(environment, next(iter(files)), template.name)
 
 
-def _assemble(environment: jinja2.Environment, file: str, name: str) -> Template:
+def _assemble(environment: Sandbox, file: str, name: str) -> Template:
     sources, trees = parse_all(environment, file)
     path = sources[file].path
     variables = _run(environment, file, path)
     settings = _settings(variables, path)
-    parts = _parts(variables, path, {str(source.path): trees[name] for name, source in sources.items()})
+    parts = _parts(
+        variables, path, environment.budget, {str(source.path): trees[name] for name, source in sources.items()}
+    )
     first_line = sources[file].text.split("#}")[0]
     description = first_line[2:].strip() if first_line.startswith("{#") else ""
     settings.setdefault("max_tokens", _MAX_TOKENS["rationale" in parts])
@@ -317,10 +324,11 @@ def _locate(name: str) -> tuple[tuple[Path, ...], str, str]:
     return folders, f"{name}.jinja", name
 
 
-def _run(environment: jinja2.Environment, file: str, path: Path) -> dict[str, Any]:
+def _run(environment: Sandbox, file: str, path: Path) -> dict[str, Any]:
     """Run the file's top level; return what it defines, including names it imported with `from`."""
     try:
         template = environment.get_template(file)
+        environment.budget.start()
         context = template.new_context()
         for _ in template.root_render_func(context):
             pass
@@ -368,12 +376,14 @@ def _expected(name: str) -> str:
     }[name]
 
 
-def _parts(variables: Mapping[str, Any], path: Path, trees: Mapping[str, nodes.Template]) -> dict[str, Part]:
+def _parts(
+    variables: Mapping[str, Any], path: Path, budget: Budget, trees: Mapping[str, nodes.Template]
+) -> dict[str, Part]:
     parts = {}
     for name in PARTS:
         macro = variables.get(name)
         if isinstance(macro, Macro):
-            parts[name] = _part(name, macro, trees)
+            parts[name] = _part(name, macro, budget, trees)
         elif macro is not None:
             raise TemplateError(f"{display_path(path)}: `{name}` must be a macro, found {type(macro).__name__}")
     missing = [name for name in ("input", "target") if name not in parts]
@@ -386,7 +396,7 @@ def _parts(variables: Mapping[str, Any], path: Path, trees: Mapping[str, nodes.T
     return parts
 
 
-def _part(name: str, macro: Macro, trees: Mapping[str, nodes.Template]) -> Part:
+def _part(name: str, macro: Macro, budget: Budget, trees: Mapping[str, nodes.Template]) -> Part:
     code = macro._func.__code__
     tree = trees[code.co_filename]
     node = next(node for node in tree.find_all(nodes.Macro) if node.name == macro.name)
@@ -396,7 +406,7 @@ def _part(name: str, macro: Macro, trees: Mapping[str, nodes.Template]) -> Part:
     # The compiled body is called directly: the checks around it cost more than a simple render.
     plain = not (optional or macro.catch_kwargs or macro.catch_varargs or macro.caller)
     call = macro._func if plain else macro
-    return Part(name, node.name, path, node.lineno, tuple(macro.arguments), tuple(required), call)
+    return Part(name, node.name, path, node.lineno, tuple(macro.arguments), tuple(required), call, budget)
 
 
 def _fit(part: Part, task: Task) -> Part:

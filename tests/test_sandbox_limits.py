@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from promptkit.errors import TemplateError
@@ -9,6 +16,7 @@ from promptkit.record import Record
 from promptkit.task import load_task
 from promptkit.template import load_template
 from tests.conftest import Project
+from tests.hostile_templates import FAILING, NONES, PRINTED, refuse
 
 TARGET = "{% macro target(label) %} {{ label }}{% endmacro %}"
 DOUBLED = "{% set ns = namespace(x=text) %}{% for i in range(60) %}{% set ns.x = %s %}{% endfor %}"
@@ -35,7 +43,6 @@ def render(project: Project, body: str, text: str = "a film") -> str:
         "text.rjust(1000000000)",
         "text.center(1000000000)",
         "text.zfill(1000000000)",
-        "(1).to_bytes(1000000000, 'big') | string",
         "text | center(1000000000)",
         "text | indent(1000000000, first=true)",
         "text | batch(1000000000, 'x') | list | length",
@@ -76,7 +83,7 @@ def test_long_texts_are_refused(project: Project, body: str) -> None:
 def test_large_numbers_are_refused(project: Project) -> None:
     """A power of a power does not run for hours."""
     power = "{% set ns = namespace(x=9) %}{% for i in range(60) %}{% set ns.x = ns.x ** 60 %}{% endfor %}"
-    with pytest.raises(TemplateError, match="numbers beyond 100000 bits are not allowed"):
+    with pytest.raises(TemplateError, match="numbers beyond 20000 bits are not allowed"):
         render(project, power)
 
 
@@ -88,3 +95,49 @@ def test_long_data_pass(project: Project) -> None:
         == text.replace("film", "movie")[:-1] + "!"
     )
     assert render(project, "{{ text.ljust(80) ~ ('%5.1f%%' % 12.25) }}", text) == text + " 12.2%"
+
+
+def test_no_template_takes_the_machine(project: Project) -> None:
+    """However a template goes about it, it is refused in one line, within a GiB and 20 seconds of CPU time."""
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.hostile_templates"],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        capture_output=True,
+        check=True,
+        cwd=project.root,
+    )
+    found = json.loads(run.stdout)
+    assert len(found["said"]) > 50
+    for body, message, seconds in found["said"]:
+        assert re.match(r"templates/films/other.jinja:1: ", message), (body, message)
+        assert "\n" not in message
+        assert seconds < 20, body
+    assert found["peak"] < 1024
+
+
+@pytest.mark.parametrize("body", [*PRINTED, *NONES, *FAILING])
+def test_what_fails_is_one_line(project: Project, body: str) -> None:
+    """Whatever goes wrong in a template is one line with its file, and no line shows an address in memory."""
+    message = refuse(project, body)
+    assert re.match(r"templates/films/other.jinja(:1: | imports )", message), message
+    assert "\n" not in message
+    assert " at 0x" not in message
+
+
+@pytest.mark.parametrize("body", NONES)
+def test_none_is_printed_through_no_filter(project: Project, body: str) -> None:
+    """A null of the data never becomes the word None."""
+    assert re.search("prints none|NoneType", refuse(project, body))
+
+
+def test_what_a_template_prints_of_a_list_is_no_address(project: Project) -> None:
+    """The message on a list of functions does not show them."""
+    assert "prints a list; print its entries" in refuse(project, "{{ [text.upper] }}")
+
+
+def test_loops_over_long_data_pass(project: Project) -> None:
+    """A record's list of ten thousand entries is no concern of the limits."""
+    body = "{% for part in text.split() %}{{ loop.index }}. {{ part | upper }}{{ ', ' if not loop.last }}{% endfor %}"
+    shown = render(project, body, "word " * 10_000)
+    assert shown.startswith("1. WORD, 2. WORD, ")
+    assert shown.endswith(", 10000. WORD")
