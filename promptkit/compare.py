@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptkit.adapter import card_of
 from promptkit.curves import draw_curves
 from promptkit.evaluate import Scorer, hash_records
+from promptkit.identity import Identity, name_model
 from promptkit.ledger import keep_ledger
 from promptkit.plan import SKIP, CompareSettings, Step, bind_templates, choose_methods, keep_fitting, plan_steps
 from promptkit.prices import Prices, load_prices
 from promptkit.readings import show_rows
 from promptkit.splits import Splits, hash_one_file, load_splits, note_unlearned
-from promptkit.store import Run, default_folder, write_whole
+from promptkit.store import Made, Run, default_folder
 from promptkit.summary import group_runs, summarize
 from promptkit.task import Task, load_task
 from promptkit.work import Track, Trainer, Work, default_scorer, default_trainer, load
@@ -45,7 +46,8 @@ def compare(
     `out` is the run folder (default `runs/<task>-<hash of what is run>`). A run that was stopped goes on
     where it stopped when the same is asked again. `prices` (a TOML file, see docs/cost.md) tell costs in money too.
     With `rows` every cell shows its predictions too, the first cell's also at the top. `scorer` and `trainer` default
-    to `promptkit.score` and `promptkit.train`.
+    to `promptkit.score` and `promptkit.train`. A text in an attribute `identity` of theirs names them in the result and
+    in every cell that depends on them; without one their cells are never found again (see docs/runs.md).
 
     Raises a PromptkitError for whatever is wrong with task, template, data, model, settings or folder.
     """
@@ -66,21 +68,23 @@ def compare(
         pool=any(not method.startswith("zero-shot") for method in methods),
         cut=_may_know(loaded, data),
     )
-    plan = list(plan_steps(task, chosen, methods, bounds, splits, loaded))
-    asked = _asked(task, asked_for, splits, loaded, plan)
+    identity = Identity.of(scorer, trainer)
+    plan = [identity.mark(step) for step in plan_steps(task, chosen, methods, bounds, splits, loaded)]
+    asked = {**_asked(task, asked_for, splits, loaded, plan), **identity.settings}
     sizes = {asked["test"]: len(splits.test)}
-    run = Run.open(Path(out) if out else default_folder(task.name, asked), asked, sizes)
+    run = Run.plan(Path(out) if out else default_folder(task.name, asked), Made(asked), sizes)
     work = Work(loaded, splits, chosen, run, scorer or default_scorer(), trainer or default_trainer())
     warned = note_unlearned(task, [step.rows for step in plan if step.rows and (step.whole or chosen.train_sizes)])
     plan, left_out = keep_fitting(plan, loaded, splits, work.is_done) if asked_for.skips else (plan, [])
     finished = list(work.run_all([[step] for step in plan], track or (lambda name: lambda done, total: None)))
-    summary = summarize(task, loaded, splits, finished, [*warned, *left_out])
+    named = replace(loaded, name=identity.name(loaded.name))
+    summary = summarize(task, named, splits, finished, [*identity.notes(), *warned, *left_out])
     ledger = keep_ledger(loaded, splits, group_runs(finished), prices)
     curves = {}
     if chosen.train_sizes:
         curves = draw_curves(loaded, splits, group_runs(finished), summary["methods"], ledger)
     result = {**summary, "ledger": ledger, **({"curves": curves} if curves else {}), "run": str(run.folder)}
-    write_whole(run.folder / "compare.json", json.dumps(result, indent=1).encode() + b"\n")
+    run.finish("compare.json", json.dumps(result, indent=1).encode() + b"\n")
     if rows:
         for cell, done in zip(result["cells"], finished, strict=True):
             cell["rows"] = show_rows(done.result)
@@ -108,7 +112,7 @@ def _asked(task: Task, settings: CompareSettings, splits: Splits, model: Model, 
         "task": task.name,
         "task_hash": task.hash,
         "template_hashes": templates,
-        "model": model.name if not Path(model.name).exists() else Path(model.name).name,
+        "model": name_model(model),
         "model_hash": model.hash,
         "test": hash_records(splits.test),
         "pool": hash_records(splits.pool),

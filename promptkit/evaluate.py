@@ -76,6 +76,7 @@ class Condition:
             "template_hash": self.bound.template.hash,
             "task": self.bound.task.name,
             "task_hash": self.bound.task.hash,
+            "task_content": self.bound.task.content_hash,
             "k": self.k,
             "draw": asdict(self.draw) if self.draw else None,
             "chat": self.chat,

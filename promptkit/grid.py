@@ -217,15 +217,51 @@ class Point(Step):
         return tuple((axis, value) for axis, value in self.factors.items() if axis != "order")
 
 
-def bind_ways(task: Task, settings: StudySettings) -> Iterator[tuple[BoundTemplate, dict[str, str]]]:
-    """Yield every template in every format with every set of label words, and its place on these axes."""
+def load_templates(task: Task, settings: StudySettings) -> list[Template]:
+    """Return the templates that the settings name, or the family's `plain`; raises TemplateError for what is none."""
     wanted = settings.templates
     patterns = wanted.get(task.templates, ()) if isinstance(wanted, Mapping) else wanted
     full = [
         way if "/" in way or way.endswith(".jinja") else f"{task.templates}/{way}" for way in patterns or ("plain",)
     ]
-    for name in match_templates(full, task.templates):
-        template = load_template(name)
+    return [load_template(name) for name in match_templates(full, task.templates)]
+
+
+def describe_settings(task: Task, settings: StudySettings) -> dict[str, Any]:
+    """Return all settings as JSON: under `grid` what may grow in a run folder, since its cells stay cells then.
+
+    That are the values of the axes, and how many there are of what is drawn; templates, models, tests and the budget
+    are left to the caller, who knows them better.
+    """
+    names = {"orders": settings.orders, "formats": settings.formats}
+    numbers = {f"drawn_{name}": max((_count(value) for value in values), default=0) for name, values in names.items()}
+    grid = {
+        "methods": settings.methods,
+        "labels": settings.labels,
+        "selections": settings.selections or (default_selection(task),),
+        "shots": settings.shots,
+        "demo_labels": settings.demo_labels,
+        "rationales": settings.rationales,
+        "train_sizes": settings.train_sizes or (ALL,),
+        **{name: [value for value in values if not _count(value)] for name, values in names.items()},
+        **numbers,
+        "draws": settings.draws,
+        "seeds": settings.seeds,
+    }
+    elsewhere = {*grid, "templates", "models", "tests", "budget", "forms"}
+    rest = {each.name: getattr(settings, each.name) for each in fields(settings) if each.name not in elsewhere}
+    return {**rest, "forms": [form.model_dump(mode="json") for form in settings.forms], "grid": grid}
+
+
+def _count(value: str) -> int:
+    """Return how many orders or formats a value asks for, the first of more; 0 for one that is named."""
+    return _MOST_ORDERS if value == ALL else parse_whole(value) if is_whole(value) else 0
+
+
+def bind_ways(task: Task, settings: StudySettings) -> Iterator[tuple[BoundTemplate, dict[str, str]]]:
+    """Yield every template in every format with every set of label words, and its place on these axes."""
+    for template in load_templates(task, settings):
+        name = template.name
         for form in _choose_formats(settings, template):
             bound = apply_format(template, parse_format(form)).bind(task) if form != OWN else template.bind(task)
             for words in settings.labels:

@@ -1,17 +1,20 @@
 """Finished cells into a run folder that can be killed and started again.
 
     runs/reviews-1a2b3c4d/
-      run.json      what was run: settings, seeds, hashes, versions
+      run.json      what was run: settings, seeds, hashes, versions; where its data and model were
+      sources/      copies of the task and template files
       cells/        one file per finished cell, a function of what was run
       measures/     what depends on the machine and the moment: seconds, memory, dates
       adapters/     trained adapters
 
+Nothing is written before there is something to keep: a command that is refused leaves no folder.
 Every file is written beside its name and then moved there, so it is whole or not there at all, and
 several processes may fill the same folder. A temporary file names the process that writes it.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -33,6 +36,10 @@ from promptkit.parsing import parse_json_object
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 PACKAGES = ("promptkit", "torch", "transformers", "peft", "datasets")
+#: Copies of task and template files, and results of a study before its grid grew.
+SOURCES, EARLIER = "sources", "earlier"
+#: What a finished run holds beside its cells.
+RESULTS = ("study.json", "compare.json", "predictions.parquet")
 _LOCK, _UNFINISHED = "lock", ".unfinished"
 _STARTED = time.time()
 _WEEK = 7 * 24 * 60 * 60.0
@@ -47,6 +54,28 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """What a run is made of: settings, which decide whether two runs are one, and what it takes to run it again.
+
+    `origin` says where data and model were; `sources` are the files to keep a copy of, by their names in `sources/`.
+    """
+
+    settings: Mapping[str, JSON]
+    origin: Mapping[str, JSON] = field(default_factory=dict)
+    sources: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def wanted(self) -> dict[str, JSON]:
+        """What must be equal in a run that is resumed."""
+        return {"settings": self.settings, "versions": versions()}
+
+    def content(self, path: Path) -> bytes:
+        """Return the bytes of run.json."""
+        origin = {"origin": self.origin} if self.origin else {}
+        return _canonical({**self.wanted, **origin}, path, indent=2) + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """A run folder, opened with `Run.open`.
 
@@ -57,6 +86,7 @@ class Run:
 
     folder: Path
     sizes: Mapping[str, int] = field(default_factory=dict)
+    made: Made | None = None
 
     @classmethod
     def open(cls, folder: Path, settings: Mapping[str, JSON], sizes: Mapping[str, int] | None = None) -> Run:
@@ -65,14 +95,50 @@ class Run:
         Raises RunError where the folder holds something else, another run, or cannot be written.
         Settings go into run.json as they are: give hashes rather than paths of this machine.
         """
-        wanted = {"settings": settings, "versions": versions()}
+        run = cls.plan(folder, Made(settings), sizes)
+        run.begin()
+        return run
+
+    @classmethod
+    def plan(cls, folder: Path, made: Made, sizes: Mapping[str, int] | None = None) -> Run:
+        """Return the run in `folder`, which is made with the first thing that it keeps; raises what `open` raises.
+
+        What settings hold under `grid` may have grown since: the cells of the earlier grid are among those of the
+        new one then. Everything else must be equal.
+        """
         check_name(folder)
         if _is_run(folder):
-            _refuse_difference(folder, wanted)
+            _refuse_difference(folder, made.wanted)
         else:
-            write_whole(folder / "run.json", _canonical(wanted, folder, indent=2) + b"\n")
+            _check_place(folder)
         _remove_leftovers(folder)
-        return cls(folder, sizes or {})
+        return cls(folder, sizes or {}, made)
+
+    def begin(self) -> bool:
+        """Write run.json and copies of the sources, where they are not there yet; return whether run.json is new.
+
+        Raises RunError where another run has come into the folder by now. Results of a grid that was smaller are kept
+        in `earlier/`.
+        """
+        if self.made is None:
+            return False
+        path = self.folder / "run.json"
+        content = self.made.content(path)
+        is_new = not os.path.lexists(path)
+        if is_new:
+            is_new = _write_first(path, content)
+        if path.read_bytes() != content and _refuse_difference(self.folder, self.made.wanted):
+            _set_aside(self.folder)
+            write_whole(path, content)
+        for name, text in self.made.sources.items():
+            if not (self.folder / SOURCES / name).exists():
+                write_whole(self.folder / SOURCES / name, text)
+        return is_new
+
+    def finish(self, name: str, content: bytes) -> None:
+        """Write a result of the whole run, such as study.json, in place of the same run's earlier one."""
+        self.begin()
+        write_whole(self.folder / name, content)
 
     def load(self, spec: Mapping[str, JSON]) -> dict[str, Any] | None:
         """Return the result saved for `spec`, None where it is still to be computed.
@@ -93,6 +159,7 @@ class Run:
         `measure` is what computing it took here (seconds, memory, dates) and goes into a file apart,
         written first: a cell that is there has its measure.
         """
+        self.begin()
         if measure is not None:
             _write_cell(self._path("measures", spec), spec, "measure", measure)
         _write_cell(self._path("cells", spec), spec, "result", result)
@@ -119,9 +186,26 @@ class Run:
         is at this adapter, the folder is one of its own; where that one was first, its adapter stays.
         """
         final = self.adapter_folder(spec)
-        with _workplace(final) as folder:
-            yield folder / "adapter"
-            _move_folder(folder / "adapter", final)
+        is_new = self.begin()
+        try:
+            with _workplace(final) as folder:
+                yield folder / "adapter"
+                _move_folder(folder / "adapter", final)
+        except BaseException:
+            if is_new:
+                self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        """Remove what `begin` made where nothing has come into the folder since: a refused training leaves no run."""
+        sources = self.folder / SOURCES
+        kept = [path for path in self.folder.rglob("*") if not path.is_dir() and not path.is_relative_to(sources)]
+        if kept == [self.folder / "run.json"]:
+            shutil.rmtree(sources, ignore_errors=True)
+            with suppress(OSError):  # something has come into one of them
+                kept[0].unlink()
+                for folder in (self.folder / "adapters", self.folder):
+                    folder.rmdir()
 
     def _read_result(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return (spec, result) of a cell file.
@@ -236,12 +320,70 @@ def _is_run(folder: Path) -> bool:
     return "run.json" in names
 
 
-def _refuse_difference(folder: Path, wanted: Mapping[str, JSON]) -> None:
-    """Raise RunError with the first setting or version in which the run there differs from `wanted`."""
+def _refuse_difference(folder: Path, wanted: Mapping[str, JSON]) -> bool:
+    """Return whether `wanted` has a larger grid than the run there, and the rest is equal.
+
+    Raises RunError with the first setting or version in which it differs otherwise.
+    """
     found = _read_object(folder / "run.json")
-    difference = first_difference(found, json.loads(_canonical(wanted, folder)))
-    if difference:
-        raise RunError(f"{folder}: this run was started with {difference}; give another --out, or the same again")
+    plain = json.loads(_canonical(wanted, folder))
+    difference = first_difference({key: found.get(key) for key in plain}, plain)
+    if not difference:
+        return False
+    grids = [_take_grid(each) for each in (found, plain)]
+    rest = first_difference({key: found.get(key) for key in plain}, plain)
+    if all(grids) and not rest and all(_contains(values, grids[0].get(axis)) for axis, values in grids[1].items()):
+        return True
+    raise RunError(f"{folder}: this run was started with {difference}; give another --out, or the same again")
+
+
+def _take_grid(made: dict[str, Any]) -> dict[str, Any]:
+    """Remove what may grow from the settings of a run, and return it."""
+    settings = made.get("settings")
+    grid = settings.pop("grid", None) if isinstance(settings, dict) else None
+    return grid if isinstance(grid, dict) else {}
+
+
+def _contains(larger: Any, smaller: Any) -> bool:
+    """Whether the values of an axis, or how many there are, have only been added to; None is without a limit."""
+    if larger is None or smaller is None:
+        return larger is None
+    if isinstance(larger, dict) and isinstance(smaller, dict):
+        return smaller.items() <= larger.items()
+    if isinstance(larger, list) and isinstance(smaller, list):
+        return all(value in larger for value in smaller)
+    return isinstance(larger, int | float) and isinstance(smaller, int | float) and smaller <= larger
+
+
+def _write_first(path: Path, content: bytes) -> bool:
+    """Write a file and return whether it is this process's; it is not where another one was first."""
+    try:
+        with new_file(path) as file:
+            file.write(content)
+    except RunError:
+        if path.exists():
+            return False
+        raise
+    return True
+
+
+def _set_aside(folder: Path) -> None:
+    """Move the results of a smaller grid, and a copy of what was run for them, into a folder of their own."""
+    content = (folder / "run.json").read_bytes()
+    place = folder / EARLIER / hashlib.sha256(content).hexdigest()[:8]
+    found = [folder / name for name in RESULTS if (folder / name).exists()]
+    if found:
+        write_whole(place / "run.json", content)
+    for path in found:
+        with suppress(FileNotFoundError):  # another process was first
+            os.replace(path, place / path.name)
+
+
+def _check_place(folder: Path) -> None:
+    """Raise RunError where a folder cannot be made, before anything is computed for it."""
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise unwritable(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def first_difference(found: Any, wanted: Any, name: str = "") -> str:
@@ -251,7 +393,7 @@ def first_difference(found: Any, wanted: Any, name: str = "") -> str:
     if not (isinstance(found, dict) and isinstance(wanted, dict)):
         return f"{name} = {_brief(found)}, not {_brief(wanted)}"
     for key in sorted(found.keys() | wanted.keys()):
-        inner = key if name in ("", "settings") else f"{name}.{key}"
+        inner = key if name in ("", "settings", "grid") else f"{name}.{key}"
         if key not in found or key not in wanted:
             return f"no {inner}, not {_brief(wanted[key])}" if key in wanted else f"{inner}, which is not given now"
         difference = first_difference(found[key], wanted[key], inner)

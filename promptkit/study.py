@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from promptkit.data import load_records
 from promptkit.errors import DataError, PromptkitError, TemplateError
 from promptkit.evaluate import Progress, Scorer, evaluate_together, hash_records
-from promptkit.grid import Point, StudySettings, load_settings, plan_grid
+from promptkit.grid import Point, StudySettings, describe_settings, load_settings, load_templates, plan_grid
+from promptkit.identity import Identity, complete, name_model
 from promptkit.meter import Meter
 from promptkit.order_search import OrderSearch, Search, first_candidates
 from promptkit.outcome.cells import Done, write_predictions
@@ -21,7 +22,7 @@ from promptkit.outcome.words import describe_cautions
 from promptkit.record import Record
 from promptkit.spending import Budget, Purse, check_budget, describe_spent, spend
 from promptkit.splits import Splits, load_splits, note_unlearned
-from promptkit.store import Run, default_folder, write_whole
+from promptkit.store import Made, Run, default_folder
 from promptkit.summary import name_majority
 from promptkit.task import Task, load_task
 from promptkit.work import Track, Trainer, Work, default_scorer, default_trainer, load
@@ -49,25 +50,29 @@ def study(
     """Run a grid of conditions on one task, and return the object that `--json` prints.
 
     `preset` names a preset or a TOML file of settings; `settings` are fields of `StudySettings` and replace its.
-    `out` is the run folder (default `runs/<task>-study-<hash of the data and of what is held fixed>`): cells that it
-    holds are not computed again, also where axes have got further values since. It gets `predictions.parquet`, every
+    `out` is the run folder (default `runs/<task>-study-<hash of everything that is run>`): cells that it holds are not
+    computed again, also where axes have got further values since. It gets `predictions.parquet`, every
     prediction of every cell, and `study.json`, the object that is returned. With several `workers` as many processes
     fill it, each with its share of the cores; models must be given by name then. With `dry_run` nothing is computed but
     what it will take: cells, trainings, tokens and minutes. With a `budget` in the settings only so many calls are
-    made, and the result has `budget`: the spread as far as they tell; see `promptkit.spending`.
+    made, and the result has `budget`: the spread as far as they tell; see `promptkit.spending`. What an own `scorer` or
+    `trainer` must say of itself is in docs/runs.md.
 
     Raises a PromptkitError for whatever is wrong with task, templates, data, models, settings or folder.
     """
     task = task if isinstance(task, Task) else load_task(task)
     asked = load_settings(preset, **settings)
     budget = check_budget(asked, workers)
-    plan = Study(task, asked, data, out, device)
-    models = plan.settings.models or (model,)
+    identity = Identity.of(scorer, trainer)
+    if workers > 1 and identity.settings:
+        raise PromptkitError("several workers score and train with promptkit's own; leave `workers` out")
+    models = asked.models or (model if isinstance(model, str) else complete(model),)
+    plan = Study(task, asked, data, out, device, models, identity)
     if dry_run:
-        return plan.forecast(models)
+        return plan.forecast()
     track = track or (lambda name: lambda done, total: None)
     if budget:
-        return plan.spend(budget, models, scorer or default_scorer(), track)
+        return plan.spend(budget, scorer or default_scorer(), track)
     done: list[Done] = []
     away: list[Done] = []
     for name in models:
@@ -81,19 +86,27 @@ def study(
         for splits, moved, bundles in plan.move_all(points):
             finished = replace(work, splits=splits).run_all(bundles, track)
             away += [Done(point, cell) for point, cell in zip(moved, finished, strict=True)]
-    result = summarize_study(task, loaded, plan.settings, plan.splits, done, away)
+    result = summarize_study(task, plan.rename(loaded), plan.settings, plan.splits, done, away)
     trained = [each.point.rows for each in done if each.point.rows]
-    result["notes"] = [*note_unlearned(task, trained), *result["notes"]]
+    result["notes"] = [*identity.notes(), *note_unlearned(task, trained), *result["notes"]]
     return plan.write(result, ((each.point, each.cell.result["predictions"]) for each in (*done, *away)))
 
 
 class Study:
-    """A study as it is asked for: its settings, records and run folder."""
+    """A study as it is asked for: its settings, records, models and run folder."""
 
     def __init__(
-        self, task: Task, settings: StudySettings, data: str | Path | None, out: str | Path | None, device: str | None
+        self,
+        task: Task,
+        settings: StudySettings,
+        data: str | Path | None,
+        out: str | Path | None,
+        device: str | None,
+        models: Sequence[Model | str],
+        identity: Identity | None = None,
     ) -> None:
         self.task, self.settings, self.data, self.device = task, settings, data, device
+        self.models, self.identity = models, identity or Identity()
         self.splits = load_splits(
             task,
             data=data,
@@ -109,16 +122,16 @@ class Study:
             )
             for test in settings.tests
         }
-        fixed = _fixed(task, settings, self.splits)
+        asked = {**_describe(task, settings, self.splits, self.away, models), **self.identity.settings}
         sizes = {hash_records(each.test): len(each.test) for each in (self.splits, *self.away.values())}
-        self.run = Run.open(Path(out) if out else default_folder(f"{task.name}-study", fixed), fixed, sizes)
+        self.run = Run.plan(Path(out) if out else default_folder(f"{task.name}-study", asked), Made(asked), sizes)
 
     def points(self, model: Model, search: Search = first_candidates) -> tuple[list[Point], list[list[Point]]]:
         """Return the cells for this model, and the same in bundles that are scored together.
 
         Without a `search` the orders that one would pick are taken by their numbers: as many, not the same.
         """
-        points = list(plan_grid(self.task, self.settings, self.splits, model, search))
+        points = self.plan(model, self.settings, search)
         if self.away:
             points = [replace(point, factors={**point.factors, "test": self.task.name}) for point in points]
         if not points:
@@ -128,6 +141,16 @@ class Study:
                 "the other methods one without; see --template and --methods"
             )
         return points, _bundle_up(points)
+
+    def plan(self, model: Model, settings: StudySettings, search: Search) -> list[Point]:
+        """Return the cells for this model, as those of whoever scores them."""
+        marked = map(self.identity.mark, plan_grid(self.task, settings, self.splits, model, search))
+        name = self.rename(model).name
+        return [replace(point, factors={**point.factors, "model": name}) for point in marked]
+
+    def rename(self, model: Model) -> Model:
+        """Return the model under the name that results give it."""
+        return replace(model, name=self.identity.name(model.name, among=len(self.models)))
 
     def move_all(self, points: Sequence[Point]) -> Iterator[tuple[Splits, list[Point], list[list[Point]]]]:
         """Yield every further test with these cells on its records, and the same in bundles."""
@@ -158,23 +181,27 @@ class Study:
             model, self.splits, self.settings, self.run, scorer or default_scorer(), trainer or default_trainer()
         )
 
-    def spend(self, budget: Budget, models: Sequence[Model | str], scorer: Scorer, track: Track) -> dict[str, Any]:
+    def spend(self, budget: Budget, scorer: Scorer, track: Track) -> dict[str, Any]:
         """Return the study as far as a budget tells; calibrations, which need all records of a cell, are left out."""
         plain = replace(self.settings, calibrate=())
         grid: list[tuple[Model, Point]] = []
-        for name in models:
+        for name in self.models:
             model = load(name, plain.dtype, self.device)
             search = OrderSearch(model, self.splits, self.run, track)
-            grid += [(model, point) for point in plan_grid(self.task, plain, self.splits, model, search)]
+            grid += [(model, point) for point in self.plan(model, plain, search)]
         purse = Purse(self.splits, plain, self.run, scorer, track("all"))
         spent = spend(budget, purse, grid, self.splits, plain)
         found = describe_spent(spent)
-        notes = [*self.splits.notes, "accuracies are estimates from a part of the calls; see docs/statistics.md"]
+        notes = [
+            *self.splits.notes,
+            *self.identity.notes(),
+            "accuracies are estimates from a part of the calls; see docs/statistics.md",
+        ]
         if self.settings.calibrate:
             notes.append("calibrations are left out of a budget: they need all records of a cell")
         majority = name_majority(self.task, self.splits)
         cautions = describe_cautions(found["methods"], majority, self.task.labels)
-        described = describe_study(self.task, model, plain, self.splits)
+        described = describe_study(self.task, self.rename(model), plain, self.splits)
         result = {**described, **found, "cautions": cautions, "notes": [*notes, *cautions]}
         return self.write(result, zip(spent.points, spent.rows, strict=True))
 
@@ -183,11 +210,12 @@ class Study:
     ) -> dict[str, Any]:
         """Write the result and every prediction into the run folder, and return the result with the folder's path."""
         whole = {**result, "run": str(self.run.folder)}
+        self.run.begin()
         write_predictions(cells, self.run.folder / "predictions.parquet")
-        write_whole(self.run.folder / "study.json", json.dumps(whole, indent=1).encode() + b"\n")
+        self.run.finish("study.json", json.dumps(whole, indent=1).encode() + b"\n")
         return whole
 
-    def forecast(self, models: Sequence[Model | str]) -> dict[str, Any]:
+    def forecast(self) -> dict[str, Any]:
         """Return what the study will take: cells, those on the records of other tests too, tokens and minutes.
 
         Of every kind of cell that is missing (template, method, number of demonstrations) a few records are scored,
@@ -196,7 +224,7 @@ class Study:
         """
         cells = trainings = 0
         tokens = seconds = 0.0
-        for name in models:
+        for name in self.models:
             loaded = load(name, self.settings.dtype, self.device)
             points, bundles = self.points(loaded)
             work = self.work(loaded)
@@ -225,9 +253,13 @@ class Study:
         if not isinstance(model, str):
             raise PromptkitError("several workers load the model themselves; give its name or folder, or one worker")
         missing = [number for number, bundle in enumerate(bundles) if not all(map(work.is_done, bundle))]
-        given = (self.task, self.settings, self.data, self.run.folder, self.device, model)
+        given = (self.task, self.settings, self.data, self.run.folder, self.device)
+        names = [each for each in self.models if isinstance(each, str)]
         with worker_pool(workers) as pool:
-            parts = [pool.submit(fill_part, *given, missing[start::workers], workers) for start in range(workers)]
+            parts = [
+                pool.submit(fill_part, *given, names, model, missing[start::workers], workers)
+                for start in range(workers)
+            ]
             while wait(parts, timeout=1).not_done:
                 left = sum(not all(map(work.is_done, bundles[number])) for number in missing)
                 progress(len(missing) - left, len(missing))
@@ -257,6 +289,7 @@ def fill_part(
     data: str | Path | None,
     out: Path,
     device: str | None,
+    models: Sequence[str],
     model: str,
     numbers: Sequence[int],
     workers: int,
@@ -265,7 +298,7 @@ def fill_part(
     import torch
 
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    plan = Study(task, settings, data, out, device)
+    plan = Study(task, settings, data, out, device, models)
     loaded = load(model, settings.dtype, device)
     _, bundles = plan.points(loaded, OrderSearch(loaded, plan.splits, plan.run))
     own = [bundles[number] for number in numbers]
@@ -310,21 +343,36 @@ def _pool_limit(settings: StudySettings) -> int | None:
     return None if limit is None else max(limit, *settings.train_sizes, 0)
 
 
-def _fixed(task: Task, settings: StudySettings, splits: Splits) -> dict[str, Any]:
-    """Return what run.json records: what no axis varies. Cells name everything else they depend on."""
+def _describe(
+    task: Task, settings: StudySettings, splits: Splits, away: Mapping[str, Splits], models: Sequence[Model | str]
+) -> dict[str, Any]:
+    """Return what run.json records and the folder is named after: everything that is run."""
+    said, budget = describe_settings(task, settings), check_budget(settings, workers=1) or Budget()
+    grid = {
+        **said.pop("grid"),
+        "budget_calls": budget.calls,
+        "budget_seconds": budget.seconds,
+        "templates": {template.name: template.hash for template in load_templates(task, settings)},
+        "models": {_hash(model): name_model(model) for model in models},
+        "tests": {hash_records(each.test): test.partition("=")[0] for test, each in away.items()},
+    }
     return {
+        **said,
         "command": "study",
         "task": task.name,
         "task_hash": task.hash,
+        "task_content": task.content_hash,
         "test": hash_records(splits.test),
         "pool": hash_records(splits.pool),
-        "seed": settings.seed,
-        "split": settings.split,
-        "limit": settings.limit,
-        "train_limit": settings.train_limit,
-        "chat": settings.chat,
-        "dtype": settings.dtype,
+        "validation": hash_records(splits.validation),
+        "grid": grid,
     }
+
+
+def _hash(model: Model | str) -> str:
+    from promptkit.models.source import hash_model
+
+    return hash_model(model) if isinstance(model, str) else model.hash
 
 
 def _bundle_up(points: Sequence[Point]) -> list[list[Point]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -140,6 +141,12 @@ class Task(BaseModel):
     def input_fields(self) -> tuple[str, ...]:
         """The fields a template's `input` may ask for, besides `labels` and `choices`."""
         return tuple(name for name in self.fields if name not in RESERVED)
+
+    @property
+    def content_hash(self) -> str:
+        """The SHA-256 (hex) of what the task says, however it was made: also of one that was changed in Python."""
+        content = self.model_dump(mode="json", exclude={"path", "hash"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
     def has_choices(self) -> bool:

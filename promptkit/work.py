@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from promptkit.adapter import count_reached_layers, count_weights
 from promptkit.cost import Cost, Meter, find_active_share, shape_of, training_flops
 from promptkit.evaluate import Progress, Scorer, evaluate_together
+from promptkit.identity import complete
 from promptkit.pair import build_pair
 from promptkit.plan import Step
 from promptkit.splits import Splits
@@ -29,9 +30,9 @@ Track = Callable[[str], Callable[[int, int], None]]
 
 
 def load(model: Model | str, dtype: str, device: str | None) -> Model:
-    """Return the model of this name, or the one that is given."""
+    """Return the model of this name, or the one that is given, which has a fingerprint then."""
     if not isinstance(model, str):
-        return model
+        return complete(model)
     from promptkit.models import load_model
 
     return load_model(model, dtype=dtype, device=device)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from promptkit.identity import OWN
 
 # a busy machine is slow, not wrong
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -49,6 +53,21 @@ SENTENCES = [
     ("sharp, tender and quick", 1),
     ("nobody seems to be awake", 0),
 ]
+
+
+Given = TypeVar("Given", bound=Callable[..., Any])
+
+
+def own_scorer(function: Given) -> Given:
+    """Let a scorer say that it gives what promptkit's own gives: its cells are those of the model."""
+    vars(function)["identity"] = OWN["scorer"]
+    return function
+
+
+def own_trainer(function: Given) -> Given:
+    """Let a trainer say the same of its adapters."""
+    vars(function)["identity"] = OWN["trainer"]
+    return function
 
 
 class Project:

@@ -19,7 +19,7 @@ from promptkit.select import Draw
 from promptkit.task import load_task
 from promptkit.template import load_template
 from promptkit.train import train
-from tests.conftest import TEMPLATE, Project
+from tests.conftest import TEMPLATE, Project, own_scorer, own_trainer
 from tests.training_fakes import model as random_model
 from tests.training_fakes import saved
 
@@ -116,6 +116,7 @@ def test_stopped_run_goes_on_to_the_same_bytes(small: Model) -> None:
     for stop_at in (2, 5):
         calls = 0
 
+        @own_scorer
         def stopping(*args: Any, stop_at: int = stop_at, **settings: Any) -> Any:
             nonlocal calls
             calls += 1
@@ -134,11 +135,16 @@ def test_stopped_run_goes_on_to_the_same_bytes(small: Model) -> None:
 def test_finished_run_is_not_computed_again(small: Model) -> None:
     """The same command a second time reads every cell and gives the same result, costs included."""
 
+    @own_scorer
     def nothing(*args: Any, **settings: Any) -> Any:
         raise AssertionError
 
+    @own_trainer
+    def no_training(*args: Any, **settings: Any) -> Any:
+        raise AssertionError
+
     first = compare("films", model=small.name, **SMALL)
-    assert compare("films", model=small.name, scorer=nothing, trainer=nothing, **SMALL) == first
+    assert compare("films", model=small.name, scorer=nothing, trainer=no_training, **SMALL) == first
 
 
 @pytest.mark.parametrize("change", ["template", "seed", "data", "model"])

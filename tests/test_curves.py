@@ -26,7 +26,7 @@ from promptkit.splits import Splits, load_splits
 from promptkit.summary import Finished, describe_method
 from promptkit.task import load_task
 from promptkit.template import load_template
-from tests.conftest import Project
+from tests.conftest import Project, own_scorer
 from tests.curve_fakes import ITEMS, SIZES, noting_trainer, skilled_scorer, write_records
 from tests.training_fakes import model as random_model
 from tests.training_fakes import saved
@@ -339,6 +339,7 @@ def test_a_stopped_curve_goes_on_to_the_same_bytes(small: Model) -> None:
     compare("films", model=small.name, out="whole", **settings)
     calls = 0
 
+    @own_scorer
     def stopping(*args: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1

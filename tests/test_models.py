@@ -266,3 +266,14 @@ def test_loading_says_nothing_and_importing_is_light(saved: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_model_is_hashed_without_being_loaded(tmp_path: Path) -> None:
+    """The hash of a name is the one the loaded model has, also of an adapter."""
+    from promptkit.models.source import hash_model
+    from promptkit.train import train
+
+    assert hash_model("tiny") == load_model("tiny").hash
+    pairs = [{"prompt": "Text: a film\nSentiment:", "completion": " positive"}]
+    adapter = train(load_model("tiny"), pairs, rank=1, epochs=1, out=tmp_path / "adapter").path
+    assert hash_model(str(adapter)) == load_model(str(adapter)).hash

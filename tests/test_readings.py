@@ -18,7 +18,7 @@ from promptkit.models import Model
 from promptkit.readings import load_table, store_table
 from promptkit.score import Prediction, Table, score
 from promptkit.score.calibration import CALIBRATIONS, SCORES, Likelihoods
-from tests.conftest import Project
+from tests.conftest import Project, own_scorer
 from tests.training_fakes import model as random_model
 from tests.training_fakes import saved
 
@@ -78,6 +78,7 @@ def test_cells_are_a_function_of_what_was_asked(small: Model) -> None:
     compare("films", model=small.name, calibrate=("all",), out="whole", **FAST)
     calls = 0
 
+    @own_scorer
     def stopping(*args: Any, **settings: Any) -> Any:
         nonlocal calls
         calls += 1
@@ -98,6 +99,7 @@ def test_content_free_prompts_need_one_pass_and_few_tokens(small: Model) -> None
     """A cell is scored by one call; what is added is far less than a prompt for every content-free one."""
     calls = []
 
+    @own_scorer
     def counting(*args: Any, **settings: Any) -> Any:
         calls.append(len(args[1]))
         return score(*args, **settings)

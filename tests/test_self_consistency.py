@@ -15,7 +15,7 @@ from promptkit.errors import PromptkitError
 from promptkit.models import Model
 from promptkit.score import score
 from promptkit.verbs.row_file import score_file
-from tests.conftest import TEMPLATE, Project
+from tests.conftest import TEMPLATE, Project, own_scorer
 from tests.test_compare import bytes_of
 from tests.training_fakes import model as random_model
 from tests.training_fakes import saved
@@ -43,6 +43,7 @@ def test_stopped_run_goes_on_to_the_same_bytes(small: Model) -> None:
     compare("films", model=small.name, out="whole", **SMALL, **DRAWN)
     calls = 0
 
+    @own_scorer
     def stopping(*args: Any, **settings: Any) -> Any:
         nonlocal calls
         calls += 1

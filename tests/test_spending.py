@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from promptkit.errors import PromptkitError, StudyError
+from promptkit.errors import PromptkitError, RunError, StudyError
 from promptkit.models import Model
 from promptkit.report.writing import write_report
 from promptkit.score import score
@@ -19,7 +19,7 @@ from promptkit.stats import Interval
 from promptkit.stats.budget import BudgetedSpread, Estimate
 from promptkit.store import Run
 from promptkit.study import study
-from tests.conftest import Project
+from tests.conftest import Project, own_scorer
 from tests.test_compare import bytes_of, small
 from tests.training_fakes import model as random_model
 from tests.training_fakes import saved
@@ -92,6 +92,7 @@ def test_a_stopped_search_goes_on_to_the_same_bytes(small: Model) -> None:
     study("films", model=small.name, out="whole", budget=14, **GRID)
     calls, last = 0, 3
 
+    @own_scorer
     def stopping(*args: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
@@ -109,16 +110,20 @@ def test_a_stopped_search_goes_on_to_the_same_bytes(small: Model) -> None:
 
 
 def test_what_the_folder_holds_is_not_computed(small: Model) -> None:
-    """Whole cells of an earlier study answer for nothing; so does an earlier search."""
+    """An earlier search of the same budget answers for nothing, and a whole study grows out of one."""
 
+    @own_scorer
     def never(*args: Any, **options: Any) -> Any:
         raise AssertionError
 
-    study("films", model=small.name, out="run", **GRID)
-    first = study("films", model=small.name, out="run", scorer=never, budget=14, **GRID)
-    study("films", model=small.name, out="other", budget=14, **GRID)
-    again = study("films", model=small.name, out="other", scorer=never, budget=14, **GRID)
+    first = study("films", model=small.name, out="run", budget=14, **GRID)
+    again = study("films", model=small.name, out="run", scorer=never, budget=14, **GRID)
     assert again["budget"]["spread"] == pytest.approx(first["budget"]["spread"])
+    study("films", model=small.name, out="run", **GRID)
+    (kept,) = Path("run", "earlier").glob("*/study.json")
+    assert json.loads(kept.read_bytes())["budget"]["calls"] == first["budget"]["calls"]
+    with pytest.raises(RunError, match="started with budget_calls = null, not 14; give another --out"):
+        study("films", model=small.name, out="run", budget=14, **GRID)
 
 
 def test_prompts_without_all_their_demonstrations_are_refused(project: Project) -> None:
@@ -131,6 +136,7 @@ def test_prompts_without_all_their_demonstrations_are_refused(project: Project) 
 def test_minutes_count_what_earlier_runs_took(small: Model) -> None:
     """Time that a stopped search spent is spent: the same command ends where it ended before."""
 
+    @own_scorer
     def never(*args: Any, **options: Any) -> Any:
         raise AssertionError
 

@@ -20,7 +20,7 @@ from promptkit.record import Record
 from promptkit.score import score
 from promptkit.study import study
 from promptkit.train import train
-from tests.conftest import Project
+from tests.conftest import Project, own_scorer
 from tests.test_compare import bytes_of, small
 
 __all__ = ["small"]  # a fixture
@@ -114,6 +114,7 @@ def test_stopped_study_goes_on_to_the_same_bytes(small: Model) -> None:
     study("films", model=small.name, out="whole", **GRID)
     calls = 0
 
+    @own_scorer
     def stopping(*args: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
@@ -129,19 +130,22 @@ def test_stopped_study_goes_on_to_the_same_bytes(small: Model) -> None:
 
 
 def test_a_further_value_computes_only_what_is_new(small: Model) -> None:
-    """A third draw in the same folder leaves the cells of the first two as they are."""
-    first = study("films", model=small.name, **GRID)
+    """A third draw in the same folder leaves the cells of the first two as they are, and keeps their results."""
+    first = study("films", model=small.name, out="run", **GRID)
     before, calls = bytes_of(first["run"]), 0
 
+    @own_scorer
     def counting(*args: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
         return score(*args, **options)
 
-    more = study("films", model=small.name, scorer=counting, **{**GRID, "draws": 3})
+    results = {name: Path("run", name).read_bytes() for name in ("run.json", "study.json", "predictions.parquet")}
+    study("films", model=small.name, out="run", scorer=counting, **{**GRID, "draws": 3})
     assert calls == 1
-    assert more["run"] == first["run"]
-    assert before.items() <= bytes_of(more["run"]).items()
+    assert {**before, "run.json": b""}.items() <= {**bytes_of("run"), "run.json": b""}.items()
+    (earlier,) = Path("run", "earlier").iterdir()
+    assert {path.name: path.read_bytes() for path in earlier.iterdir()} == results
 
 
 def test_predictions_are_there_to_compute_with(small: Model) -> None:
@@ -317,3 +321,57 @@ def test_settings_have_the_documented_defaults() -> None:
     """Four demonstrations, five choices of them, four orders of each."""
     settings = StudySettings()
     assert (settings.shots, settings.draws, settings.orders) == ((4,), 5, ("4",))
+
+
+def test_studies_of_the_same_records_leave_one_another_whole(small: Model) -> None:
+    """Everything that is run names the default folder; the same again finds its own."""
+    asked: dict[str, Any] = {"model": small.name, "data": "data", "limit": 4, "draws": 1, "orders": ("1",)}
+    grids: list[dict[str, Any]] = [{"shots": (1,)}, {"shots": (2,)}, {"shots": (1,), "calibrate": ("batch",)}]
+    grids += [{"shots": (1,), "about": "words"}, {"shots": (1,), "epochs": 2}, {"shots": (1,), "budget": 4}]
+    grids[-1]["draws"] = 2
+    runs = [study("films", **{**asked, **grid})["run"] for grid in grids]
+    assert len(set(runs)) == len(grids)
+    kept = {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
+    for run, grid in zip(runs, grids, strict=True):
+        assert study("films", **{**asked, **grid})["run"] == run
+    assert {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()} == kept
+
+
+@pytest.mark.parametrize("change", [{"shots": (2,)}, {"draws": 1}, {"calibrate": ("batch",)}, {"orders": ("given",)}])
+def test_another_study_in_the_same_folder_is_refused(small: Model, change: dict[str, Any]) -> None:
+    """What does not hold all of the earlier grid replaces nothing of it."""
+    asked: dict[str, Any] = {"model": small.name, "data": "data", "limit": 4, "shots": (1,), "draws": 2, "out": "run"}
+    study("films", **asked)
+    kept = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match="this run was started with"):
+        study("films", **{**asked, **change})
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == kept
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("study", "--orders", "x"),
+        ("study", "--selection", "x"),
+        ("study", "--chat"),
+        ("study", "-k", "99"),
+        ("study", "--methods", "lora", "--train-sizes", "99"),
+        ("study", "--dry-run"),
+        ("compare", "--order", "x"),
+        ("compare", "--chat"),
+        ("compare", "--methods", "few-shot", "-k", "99"),
+        ("compare", "--methods", "lora", "--learning-rate", "-1"),
+        ("compare", "--prices", "none.toml"),
+        ("score", "--chat"),
+        ("score", "--calibrate", "x"),
+    ],
+)
+def test_a_refused_option_leaves_no_folder(small: Model, arguments: tuple[str, ...]) -> None:
+    """So that the corrected command may have the same --out; a dry run leaves none either."""
+    verb, *options = arguments
+    given = [verb, "films", "--model", small.name, "--data", "data", "--limit", "2", "--out", "out/run", *options]
+    Path(small.name, "chat_template.jinja").unlink()
+    before = sorted(Path().rglob("*"))
+    done = CliRunner().invoke(cli, given)
+    assert (done.exit_code == 0) == ("--dry-run" in options), done.output
+    assert sorted(Path().rglob("*")) == before

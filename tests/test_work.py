@@ -18,7 +18,7 @@ from promptkit.compare import compare
 from promptkit.cost import shape_of, training_flops
 from promptkit.train import train
 from promptkit.work import _training_counts
-from tests.conftest import Project
+from tests.conftest import Project, own_trainer
 from tests.test_compare import bytes_of
 from tests.training_fakes import model as random_model
 from tests.training_fakes import rows, saved, weights
@@ -29,8 +29,10 @@ KILLED = """
 import os, signal, sys
 from promptkit.compare import compare
 from promptkit.train import train
+from tests.conftest import own_trainer
 from tests.test_work import SETTINGS
 
+@own_trainer
 def trainer(*given, **settings):
     def progress(done, total):
         if done == 3:
@@ -52,6 +54,7 @@ def test_a_killed_comparison_goes_on_within_its_training(
     assert not list(Path("run").glob("cells/*"))
     seen: list[int] = []
 
+    @own_trainer
     def trainer(*given: Any, **settings: Any) -> Any:
         def progress(step: int, of: int) -> None:
             seen.append(step)

@@ -119,8 +119,8 @@ def compare(
 def study(task: str, as_json: bool, **settings: Any) -> None:
     """Vary demonstrations, their number and order, templates, labels and more: what moves the answer, and how far.
 
-    Every combination of what is given is a cell. The same command goes on where it was stopped, and further values
-    of an axis compute only what is new. What is given here replaces what a preset says.
+    Every combination of what is given is a cell. The same command goes on where it was stopped. With the same --out,
+    further values of an axis compute only what is new. What is given here replaces what a preset says.
     """
     source = click.get_current_context().get_parameter_source
     given = {name: value for name, value in settings.items() if source(name) is not click.core.ParameterSource.DEFAULT}

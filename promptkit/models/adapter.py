@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from promptkit.errors import ModelError, PromptkitWarning, WindowError, nearest
 from promptkit.models import Model, load_folder, load_tokenizer, reading
 from promptkit.models.checkpoint import check_adapter_folder
 from promptkit.models.quantize import is_quantized
-from promptkit.models.source import fingerprint, locate_base, makes_network
+from promptkit.models.source import fingerprint, join_hashes, locate_base, makes_network
 from promptkit.probes import Probes, Verdict, ask_again, kind_of_device, rounding_of
 
 if TYPE_CHECKING:
@@ -80,8 +79,7 @@ def _wrap(base: Model, name: str, folder: Path, on_flip: str, trust_remote_code:
     with reading(folder, "adapter"), _telling(folder):
         network = wrap_network(base.network, settings, tokenizer, base.device)
     files = fingerprint(folder)
-    both = sha256(f"{base.hash}\0{files}".encode()).hexdigest()
-    model = Model.of(name, network.eval(), tokenizer, both)
+    model = Model.of(name, network.eval(), tokenizer, join_hashes(base.hash, files))
     check_probes(model, folder, card, files, since, on_flip=on_flip)
     return model
 

@@ -99,6 +99,20 @@ def fingerprint(folder: Path) -> str:
     return total.hexdigest()
 
 
+def hash_model(name: str) -> str:
+    """Return the hash that the model of this name has when it is loaded, without loading it; raises ModelError."""
+    folder = locate(name)
+    if not is_adapter(folder):
+        return fingerprint(folder)
+    _, base = locate_base(folder)
+    return join_hashes(fingerprint(base), fingerprint(folder))
+
+
+def join_hashes(base: str, adapter: str) -> str:
+    """Return the hash of a model with an adapter around it."""
+    return sha256(f"{base}\0{adapter}".encode()).hexdigest()
+
+
 def hash_files(folder: Path) -> dict[str, str]:
     """Return the SHA-256 (hex) of every file that may change the scores of a text, by name.
 

@@ -20,7 +20,7 @@ from promptkit.splits import Splits, load_splits
 from promptkit.task import Task, load_task
 
 #: What a cell's spec holds beside what its condition does: of these no prompt depends.
-_BESIDE = {"model", "dtype", "overlong", "batch_tokens", "test", "pool", "pool_rows", "labels"}
+_BESIDE = {"model", "dtype", "overlong", "batch_tokens", "test", "pool", "pool_rows", "labels", "scorer", "trainer"}
 #: What a condition's spec holds of which no prompt depends.
 _NOT_ASKED = {"readings", "domain_seed", "sampling"}
 
