@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import gc
 import itertools
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from promptkit.data import check_limit, describe_source, iterate_records, load_records, sample_records
-from promptkit.errors import DataError, TemplateError
+from promptkit.errors import DataError, PromptkitWarning, TemplateError
 from promptkit.files import rows_to_table
+from promptkit.local import Data
 from promptkit.order import BY_NEARNESS, order_demonstrations
 from promptkit.pair import pair_table
 from promptkit.prompt import Prompt, build_prompt, prompt_row
 from promptkit.record import Record
 from promptkit.select import Draw, Embed, Probabilities, Selector
-from promptkit.splits import is_cut, iterate_half
+from promptkit.splits import describe_missing, is_cut, iterate_half
 from promptkit.task import Task, load_task
 from promptkit.template import BoundTemplate, Template, is_glob, load_template, match_templates
 
@@ -76,6 +78,12 @@ def default_selection(task: Task) -> str:
     return "balanced" if task.labels else "random"
 
 
+def warn_missing(task: Task, pool: Sequence[Record]) -> None:
+    """Warn where a label of the task has no record that could be shown."""
+    if missing := describe_missing(task, pool):
+        warnings.warn(missing, PromptkitWarning, stacklevel=3)
+
+
 def render_prompts(
     bound: BoundTemplate,
     queries: Iterable[Record],
@@ -102,7 +110,7 @@ def iterate_prompts(
     pool_split: str | None = None,
     limit: int | None = None,
     train_limit: int | None = None,
-    data: str | Path | None = None,
+    data: Data | None = None,
     chat: bool = False,
     embed: Embed | None = None,
     probabilities: Probabilities | None = None,
@@ -112,6 +120,8 @@ def iterate_prompts(
     show: Callable[[Record, int], tuple[Record, ...]] = no_demonstrations
     if k:
         pool = _take(task, pool_split, "train", train_limit, seed, data, labelled=True)
+        pool = tuple(pool)
+        warn_missing(task, pool)
         draw = Draw(selection or default_selection(task), order, seed, seed if order_seed is None else order_seed)
         show = Demonstrations(pool, draw, embed=embed, probabilities=probabilities)
     queries = _take(task, split, "test", limit, seed, data, labelled=False)
@@ -139,9 +149,9 @@ def build_prompts(
     has fixed labels, else "random"; see docs/demonstrations.md), `order` ("given", another name of
     `promptkit.order.ORDERS` or the number of a permutation), `seed` and `order_seed` (as `seed` unless
     given), `split` ("test") of the queries, `pool_split` ("train") of the demonstrations, `limit`
-    queries and `train_limit` pool records after a shuffle by `seed`, `data` (local files in place of
-    the task's source; one file is cut in two, and is the whole of a split that is named), `chat` (adds
-    `messages`), `embed` and `probabilities` (what a selection may ask a model, see
+    queries and `train_limit` pool records after a shuffle by `seed`, `data` (local files or rows in
+    memory in place of the task's source, see docs/tasks.md; one file is cut in two, and is the whole of a
+    split that is named), `chat` (adds `messages`), `embed` and `probabilities` (what a selection may ask a model, see
     `promptkit.select.Selector`). With `streaming` the rows are rendered as they are read and nothing is kept.
 
     Columns: id, prompt, choices, label (index, or text where the answer is free), demonstration_ids,
@@ -170,8 +180,9 @@ def build_pairs(
     `task` may be a mixture, or the path of its TOML file, which names its templates itself; else `template` is one or
     several templates or their names (every record in each of them), or name -> weight (one drawn for every row).
 
-    Keyword arguments: `split` ("train"), `limit` records after a shuffle by `seed` (0), `data` (local files in place of
-    the task's source; one file is cut in two, and is the whole of a split that is named), `chat` (adds `messages`);
+    Keyword arguments: `split` ("train"), `limit` records after a shuffle by `seed` (0), `data` (local files or
+    rows in memory in place of the task's source, see docs/tasks.md; one file is cut in two, and is the whole of a split
+    that is named), `chat` (adds `messages`);
     `epochs` (1), `per_record` templates drawn for a record, `k` demonstrations or several numbers of them, their
     `selection`, `order` and `train_limit`, `labels` (wordings: "own", words, "swapped", "random", one or several, or
     name -> weight), `balance`, `hold_out`, `copies` ("near", "exact", "keep": what is left out; "keep" where nothing is
@@ -248,7 +259,7 @@ def _find_one(pattern: str, task: Task) -> str:
 
 
 def _take(
-    task: Task, split: str | None, usual: str, limit: int | None, seed: int, data: str | Path | None, *, labelled: bool
+    task: Task, split: str | None, usual: str, limit: int | None, seed: int, data: Data | None, *, labelled: bool
 ) -> Iterable[Record]:
     """Return the records of a split, `usual` where none is named; of one file for all splits its half then."""
     if data is not None and is_cut(data, split):
@@ -260,7 +271,7 @@ def _take(
     return load_records(task, split, data=data, limit=limit, seed=seed, labelled=labelled)
 
 
-def _some(records: Iterable[Record], task: Task, split: str, data: str | Path | None) -> Iterator[Record]:
+def _some(records: Iterable[Record], task: Task, split: str, data: Data | None) -> Iterator[Record]:
     """Yield the records; raise DataError where there are none."""
     record = None
     for record in records:
@@ -276,7 +287,7 @@ def _pair_tables(
     split: str | None = None,
     limit: int | None = None,
     seed: int = 0,
-    data: str | Path | None = None,
+    data: Data | None = None,
     chat: bool = False,
 ) -> Iterator[pyarrow.Table]:
     task, bound = _bind(task, template)

@@ -13,6 +13,7 @@ from promptkit.curves import draw_curves
 from promptkit.evaluate import Scorer, hash_records
 from promptkit.identity import Identity, name_model
 from promptkit.ledger import keep_ledger
+from promptkit.local import Data
 from promptkit.plan import SKIP, CompareSettings, Step, bind_templates, choose_methods, keep_fitting, plan_steps
 from promptkit.prices import Prices, load_prices
 from promptkit.readings import show_rows
@@ -30,7 +31,7 @@ def compare(
     task: Task | str,
     *,
     model: Model | str = "tiny",
-    data: str | Path | None = None,
+    data: Data | None = None,
     out: str | Path | None = None,
     device: str | None = None,
     scorer: Scorer | None = None,
@@ -42,7 +43,8 @@ def compare(
 ) -> dict[str, Any]:
     """Compare ways of using a model on one task, and return the object that `--json` prints.
 
-    `settings` are the fields of `CompareSettings`. `data` replaces the task's source with local files;
+    `settings` are the fields of `CompareSettings`. `data` replaces the task's source with local files
+    or rows in memory, see docs/tasks.md;
     `out` is the run folder (default `runs/<task>-<hash of what is run>`). A run that was stopped goes on
     where it stopped when the same is asked again. `prices` (a TOML file, see docs/cost.md) tell costs in money too.
     With `rows` every cell shows its predictions too, the first cell's also at the top. `scorer` and `trainer` default
@@ -92,7 +94,7 @@ def compare(
     return result
 
 
-def _may_know(model: Model, data: str | Path | None) -> bool:
+def _may_know(model: Model, data: Data | None) -> bool:
     """Return whether the model may have been trained on a part of the one file that it is to be tested on."""
     card = card_of(model.name)
     return card is not None and card.may_know(hash_one_file(data))

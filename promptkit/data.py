@@ -1,4 +1,4 @@
-"""Hub data sets, local files and generators into records, one split at a time."""
+"""Hub data sets, files, rows in memory and generators into records, one split at a time."""
 
 from __future__ import annotations
 
@@ -6,18 +6,31 @@ import hashlib
 import heapq
 import itertools
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from promptkit.errors import DataError, PatternError, nearest
-from promptkit.files import check_all_readable, check_readable, is_there, open_input
+from promptkit.errors import DataError, PatternError, PromptkitWarning, RecordError, nearest
+from promptkit.files import check_readable, is_there
+from promptkit.folders import check_inside, find_split, read_feature_names
+from promptkit.labels import LabelColumn, Reading, find_truths, match_class_name
 from promptkit.library import display_path
+from promptkit.local import Data, DataFiles, RowSets, as_data
 from promptkit.patterns import compile_pattern
 from promptkit.record import Record
-from promptkit.rows import SUFFIXES, Row, number_rows, place_of
+from promptkit.rows import (
+    SUFFIXES,
+    Cells,
+    Row,
+    count_rows,
+    find_class_names,
+    number_rows,
+    place_of,
+    read_class_names,
+)
 from promptkit.task import SPLITS, Column, Task
 
 #: What local files of a split are called beside its own name.
@@ -25,15 +38,15 @@ _SPELLINGS = {"validation": ("dev", "valid", "val")}
 #: Whole numbers up to this one are floats without a loss; readers make floats of integers beyond 64 bits.
 _EXACT = 2**53
 _TEXTS = {str}
-_TRUTHS = {"true": True, "false": False}
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_SKIP = '; bad_records = "skip" in the task file leaves such records out'
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def load_records(
     task: Task,
     split: str,
     *,
-    data: str | Path | None = None,
+    data: Data | None = None,
     limit: int | None = None,
     seed: int = 0,
     labelled: bool = True,
@@ -69,9 +82,7 @@ def hash_order(seed: int | str, name: str) -> bytes:
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
 
 
-def iterate_records(
-    task: Task, split: str, *, data: str | Path | None = None, labelled: bool = True
-) -> Iterator[Record]:
+def iterate_records(task: Task, split: str, *, data: Data | None = None, labelled: bool = True) -> Iterator[Record]:
     """Yield the records of one split, one at a time, so that a split may be larger than memory.
 
     `data` is a folder with one file per split, or one file, and replaces the task's own source. A
@@ -82,51 +93,62 @@ def iterate_records(
     Raises DataError, with file and line, for a line that cannot be read, a column that is missing, a
     label that is not the task's, and a value that is null.
     """
-    read = _Reader(task, "test" if is_one_file(data) else split, labelled)
-    source = _open_source(task, split, data)
+    given = as_data(data)
+    source = _open_source(task, split, given)
+    read = _Reader(task, "test" if is_one_file(given) else split, labelled, given, source.class_names)
+    left_out, first = 0, ""
     for position, (number, row) in enumerate(source.rows):
         try:
-            yield read(row, position)
+            record = read(row, position)
+        except RecordError as error:
+            if task.bad_records != "skip":
+                raise RecordError(f"{source.place(number)}: {error}") from error
+            left_out, first = left_out + 1, first or f"{source.place(number)}: {error}"
+            continue
         except DataError as error:
             raise DataError(f"{source.place(number)}: {error}") from error
+        yield record
+    if left_out:
+        first = first.removesuffix(_SKIP)
+        message = f"{left_out:,} of {position + 1:,} records were left out as bad, the first of them {first}"
+        warnings.warn(message, PromptkitWarning, stacklevel=2)
 
 
-def is_one_file(data: str | Path | None) -> bool:
-    """Return whether local data are one file for all splits."""
-    return data is not None and is_there(Path(data))
+def is_one_file(data: Data | None) -> bool:
+    """Return whether local data are one file, or one set of rows, for all splits."""
+    given = as_data(data)
+    return given is not None and given.is_one
 
 
-def count_records(task: Task, split: str, data: str | Path | None = None) -> int | None:
+def count_records(task: Task, split: str, data: Data | None = None) -> int | None:
     """Return about how many records a split has, told from its source without reading them; None where nothing says."""
-    path = _find_file(task, split, data)
-    if path is None:
+    given = as_data(data)
+    if isinstance(given, RowSets):
+        return given.count(_find_set(task, split, given))
+    files = _find_files(task, split, given)
+    if not files:
         size = getattr(task.data, split, None)
         return size if isinstance(size, int) else None
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        check_readable(path)
-        try:
-            return int(pyarrow.parquet.read_metadata(path).num_rows)
-        except pyarrow.ArrowException:
-            return None  # whoever reads it says why it is none
-    with open_input(path) as file:
-        lines = sum(block.count(b"\n") for block in iter(lambda: file.read(2**20), b""))
-    return max(0, lines - 1) if path.suffix in (".csv", ".tsv") else lines
+    counts = [count_rows(path) for path in files]
+    return None if None in counts else sum(filter(None, counts))
 
 
-def describe_source(task: Task, split: str, data: str | Path | None) -> str:
+def describe_source(task: Task, split: str, data: Data | None) -> str:
     """Return in words where a split comes from."""
-    if path := _find_file(task, split, data):
-        return display_path(path)
+    given = as_data(data)
+    if isinstance(given, RowSets):
+        return given.describe(_find_set(task, split, given))
+    files = _find_files(task, split, given)
+    if len(files) == 1:
+        return display_path(files[0])
     if task.data.generator:
         return f"generator {task.data.generator!r}"
     return _name_data_set(task, getattr(task.data, split))
 
 
-def place_record(task: Task, split: str, data: str | Path | None, position: int) -> str:
+def place_record(task: Task, split: str, data: Data | None, position: int) -> str:
     """Return where the record at a position of a split stands, as `file:line`; the source is read up to there."""
-    source = _open_source(task, split, data)
+    source = _open_source(task, split, as_data(data))
     number, _ = next(itertools.islice(source.rows, position, None))
     return source.place(number)
 
@@ -134,11 +156,22 @@ def place_record(task: Task, split: str, data: str | Path | None, position: int)
 class _Reader:
     """Rows into records."""
 
-    def __init__(self, task: Task, split: str, labelled: bool) -> None:
-        self.task, self.split, self.labelled = task, split, labelled
+    def __init__(
+        self,
+        task: Task,
+        split: str,
+        labelled: bool,
+        data: DataFiles | RowSets | None = None,
+        class_names: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        self.task, self.split, self.labelled, self.data = task, split, labelled, data
         self.inputs = {name: task.fields[name] for name in task.input_fields}
-        self.labels, self.truths = _label_index(task.labels or ()), _truths(task.labels or ())
-        self.is_simple = bool(task.labels) and not task.has_rationales and not task.has_choices and not self.truths
+        setting = _find_setting(task, data)
+        self.class_names = {} if setting in ("index0", "index1") else dict(class_names or {})
+        self.column = LabelColumn(task.labels, setting, self._read_labels)
+        self.known: dict[Any, int] = {}
+        self.is_simple = bool(task.labels) and not task.has_rationales and not task.has_choices
+        self.is_simple &= not find_truths(task.labels or ()) and not self.class_names and setting != "index1"
         self.is_simple &= not any(column.extracts for column in task.fields.values()) and "id" not in task.fields
         self.columns = [(name, column.column[0]) for name, column in self.inputs.items()]
         self.label_column = task.fields["label"].column[0]
@@ -148,7 +181,7 @@ class _Reader:
         if self.is_simple:
             try:
                 fields = {name: row[column] for name, column in self.columns}
-                label = self.labels[row[self.label_column]]
+                label = self.known[row[self.label_column]]
             except (KeyError, TypeError):
                 return self._read(row, position)
             if {*map(type, fields.values())} == _TEXTS:
@@ -163,18 +196,23 @@ class _Reader:
     def _value(self, column: Column, row: Row, name: str) -> Any:
         value = _lookup(column, row, name)
         if value is _MISSING:
-            columns = ", ".join(row)
-            wanted = " or ".join(repr(candidate) for candidate in column.column)
-            near = nearest(column.column[0], row)
-            raise DataError(
-                f"no column {wanted} for the field {name!r} of task {self.task.name!r} (columns: {columns}).{near}"
-            )
-        if value is None:
-            raise DataError(f"the field {name!r} is null; every record needs a value")
+            raise self._miss(column, row, name)
+        if _is_null(value):
+            raise RecordError(f"the field {name!r} is null; every record needs a value")
         if isinstance(value, bytes):
             raise DataError(f"the field {name!r} holds bytes, {value!r:.60}; write the column as text")
         _check_exact(f"the field {name!r} is", value)
         return _extract(column, value, name)
+
+    def _miss(self, column: Column, row: Row, name: str) -> DataError:
+        columns = ", ".join(map(str, row))
+        wanted = " or ".join(repr(candidate) for candidate in column.column)
+        near = nearest(column.column[0], row)
+        cut = " Or is --delimiter needed?" if len(row) == 1 and isinstance(self.data, DataFiles | None) else ""
+        return DataError(
+            f"no column {wanted} for the field {name!r} of task {self.task.name!r} (columns: {columns}).{near}{cut} A "
+            f'task file of your own says which column it is: {name} = "COLUMN" under [fields]'
+        )
 
     def _id(self, row: Row, position: int) -> str:
         column = self.task.fields.get("id")
@@ -182,14 +220,15 @@ class _Reader:
         return self._name(value, position)
 
     def _name(self, value: Any, position: int) -> str:
-        if value is None:
+        if _is_null(value):
             return f"{self.split}-{position}"
         _check_exact("id is", value)
         return str(value)
 
     def _rationale(self, row: Row) -> str | None:
         column = self.task.fields.get("rationale")
-        if column is None or _lookup(column, row, "rationale") in (None, _MISSING):
+        value = _MISSING if column is None else _lookup(column, row, "rationale")
+        if column is None or value is _MISSING or _is_null(value):
             return None
         return _as_text(self._value(column, row, "rationale"), "rationale")
 
@@ -198,56 +237,67 @@ class _Reader:
         if column is None:
             return None
         value = self._value(column, row, "choices")
+        if isinstance(value, list | tuple) and any(_is_null(choice) or choice == "" for choice in value):
+            raise RecordError(
+                f"choices {value!r:.200} hold one that is null or empty; every choice needs a text{_SKIP}"
+            )
         if not isinstance(value, list | tuple) or len(value) < 2 or len(set(map(str, value))) < len(value):
-            raise DataError(f"choices {value!r} are not a list of two or more different texts")
+            raise RecordError(f"choices {value!r:.200} are not a list of two or more different texts{_SKIP}")
         return tuple(_as_text(choice, "choices") for choice in value)
 
     def _label(self, row: Row, choices: tuple[str, ...] | None) -> int | str | None:
-        column = self.task.fields["label"]
-        if not self.labelled and _lookup(column, row, "label") in (_MISSING, None, ""):
+        value = self._label_value(row)
+        if value is None:
             return None
-        value = self._value(column, row, "label")
         if self.task.is_free_text:
             return _as_text(value, "label")
-        labels = {**_label_index(choices), **_letters(len(choices))} if choices else self.labels
-        truth = _TRUTHS.get(str(value).casefold())  # as a CSV file writes it, too
-        if truth in self.truths:
-            return self.truths[truth]
-        if truth is not None and not choices and value not in labels:
-            value = truth
-        try:
-            return labels[value]
-        except (KeyError, TypeError) as error:
-            names = choices or self.task.labels or ()
-            numbered = "" if _name_numbers(names) else f" (or their numbers 0 to {len(names) - 1})"
-            allowed = f"{', '.join(map(repr, names))}{numbered}"
-            near = nearest(str(value), names)
-            raise DataError(f"label {value!r} is not one of {allowed}.{near}") from error
+        names = choices or self.task.labels or ()
+        label = self.column.read(value, names)
+        if self.is_simple and type(value) in (str, int):
+            self.known[value] = label
+        return label
+
+    def _label_value(self, row: Row) -> Any:
+        """Return what the label column holds, a name where the data name their ids; None where that is allowed."""
+        column = self.task.fields["label"]
+        if not self.labelled and ((value := _lookup(column, row, "label")) in (_MISSING, "") or _is_null(value)):
+            return None
+        value = self._value(column, row, "label")
+        if self.class_names and not column.extracts and (own := self._own_names(row)):
+            value = match_class_name(value, own, self.task.labels)
+            if value is None and self.labelled:
+                raise RecordError("the label is -1, which stands for none; every record needs a label")
+        if value == "":
+            raise RecordError("the label is empty; every record needs one")
+        return value
+
+    def _own_names(self, row: Row) -> tuple[str, ...] | None:
+        found = next((name for name in (*self.task.fields["label"].column, "label") if _has(row, name)), "")
+        return self.class_names.get(found)
+
+    def _read_labels(self) -> Iterator[tuple[Any, Sequence[str]]]:
+        """Yield all labels of all splits, each with the names it is one of; records that are bad are passed over."""
+        for split in _list_splits(self.task, self.data):
+            try:
+                source = _open_source(self.task, split, self.data)
+            except DataError:
+                continue  # a split that is not there; whoever reads it says so
+            read = _Reader(self.task, split, True, self.data, source.class_names)
+            for _, row in source.rows:
+                with suppress(DataError):
+                    yield read._label_value(row), read._choices(row) or self.task.labels or ()
 
 
-def _label_index(labels: Sequence[str]) -> dict[Any, int]:
-    """Return every way in which data write a label -> its index: its name, number, or number as text.
-
-    Python's own equality makes True and 1.0 the number 1. Where a name is a whole number itself (stars from 1 to
-    5, or -1 and 1), a number is a name and never an index.
-    """
-    names = {label: index for index, label in enumerate(labels)}
-    named = {float(label): index for label, index in names.items() if _NUMBER.fullmatch(label)}
-    if _name_numbers(labels):
-        return {**named, **names}
-    numbers = {number: index for index in range(len(labels)) for number in (index, str(index), f"{index}.0")}
-    return {**numbers, **named, **names}
+def _find_setting(task: Task, data: DataFiles | RowSets | None) -> Reading | None:
+    """Return how the user or the task says that labels are read; `[data]` speaks of the task's own source alone."""
+    if data is None:
+        return task.data.labels_are or task.labels_are
+    return data.labels_are or task.labels_are
 
 
-def _name_numbers(labels: Sequence[str]) -> bool:
-    return any(_NUMBER.fullmatch(label) and float(label).is_integer() for label in labels)
-
-
-def _truths(labels: Sequence[str]) -> dict[bool, int]:
-    """Return which of two labels true and false are, where their names say so; nothing where they do not."""
-    names = [label.casefold() for label in labels]
-    said = next((words for words in (("false", "true"), ("no", "yes")) if sorted(names) == list(words)), ())
-    return {bool(truth): names.index(word) for truth, word in enumerate(said)}
+def _is_null(value: Any) -> bool:
+    """Whether a value is missing: null, or the number that is none, which Parquet and pandas write for it."""
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def _check_exact(what: str, value: Any) -> None:
@@ -259,10 +309,6 @@ def _check_exact(what: str, value: Any) -> None:
             _check_exact(what, entry)
 
 
-def _letters(count: int) -> dict[Any, int]:
-    return {letter: index for index, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:count])}
-
-
 _MISSING = object()
 
 
@@ -271,12 +317,20 @@ def _lookup(column: Column, row: Row, name: str) -> Any:
     for candidate in (*column.column, name):
         if candidate in row:
             return row[candidate]
-        value: Any = row
-        for key in candidate.split("."):
-            value = value.get(key, _MISSING) if isinstance(value, Mapping) else _MISSING
-        if value is not _MISSING:
+        if (value := _reach(row, candidate)) is not _MISSING:
             return value
     return _MISSING
+
+
+def _reach(row: Row, name: str) -> Any:
+    value: Any = row
+    for key in name.split("."):
+        value = value.get(key, _MISSING) if isinstance(value, Mapping) else _MISSING
+    return value
+
+
+def _has(row: Row, name: str) -> bool:
+    return name in row or _reach(row, name) is not _MISSING
 
 
 def _as_text(value: Any, name: str) -> str:
@@ -295,7 +349,7 @@ def _extract(column: Column, value: Any, name: str) -> Any:
     text = _as_text(value, name)
     for marker in (column.after, column.before):
         if marker is not None and marker not in text:
-            raise DataError(f"column {column.column[0]!r} does not hold {marker!r}: {text[:60]!r}")
+            raise RecordError(f"column {column.column[0]!r} does not hold {marker!r}: {text[:60]!r}")
     if column.after is not None:
         text = text.rpartition(column.after)[2]
     if column.before is not None:
@@ -310,22 +364,62 @@ def _extract(column: Column, value: Any, name: str) -> Any:
 
 @dataclass(frozen=True)
 class _Source:
-    """Rows, each with its number, and what a number means: `file:line`, or a position."""
+    """Rows, each with its number, and what a number means: `file:line`, or a position.
 
-    place: Callable[[int], str]
-    rows: Iterator[tuple[int, Row]]
+    `class_names` are the names that the data themselves give the ids of a column.
+    """
+
+    place: Callable[[Any], str]
+    rows: Iterator[tuple[Any, Row]]
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def _open_source(task: Task, split: str, data: str | Path | None) -> _Source:
-    if path := _find_file(task, split, data):
-        return _Source(partial(place_of, path), number_rows(path))
+def _open_source(task: Task, split: str, data: DataFiles | RowSets | None) -> _Source:
+    if isinstance(data, RowSets):
+        name = _find_set(task, split, data)
+        place = data.describe(name)
+        return _Source(lambda number: f"{place}, record {number}", data.number_rows(name), data.class_names(name))
+    if files := _find_files(task, split, data):
+        names = {} if data else _folder_names(task)
+        for path in files:
+            names |= read_class_names(path)
+        return _Source(lambda at: place_of(*at), _read_files(files, _find_cells(task, data)), names)
     if task.data.generator:
         from promptkit.generate import generate
 
         rows = generate(task.data.generator, split, _source_split(task, split), seed=task.data.seed)
         return _Source(lambda number: f"generator {task.data.generator!r}, record {number}", enumerate(rows))
-    place = _name_data_set(task, _source_split(task, split))
-    return _Source(lambda number: f"{place}, record {number}", _hub_rows(task, split, place))
+    return _open_hub(task, split)
+
+
+def _read_files(files: Sequence[Path], cells: Cells) -> Iterator[tuple[tuple[Path, int], Row]]:
+    for path in files:
+        for number, row in number_rows(path, cells):
+            yield (path, number), row
+
+
+def _find_cells(task: Task, data: DataFiles | None) -> Cells:
+    """Return how the cells of a table are cut: as the user says, else as the task does."""
+    given, own = data.cells if data else Cells(), task.data
+    return Cells(
+        own.delimiter if given.delimiter is None else given.delimiter,
+        own.quoting if given.quoting is None else given.quoting,
+    )
+
+
+def _find_set(task: Task, split: str, data: RowSets) -> str | None:
+    """Return which of the sets in memory is a split; raises DataError where none is."""
+    if data.is_one:
+        return None
+    for name in _file_names(task, split):
+        if name in data.sets:
+            return name
+    raise DataError(f"{data}: no split {split!r}; it has: {', '.join(map(str, data.sets))}")
+
+
+def _list_splits(task: Task, data: DataFiles | RowSets | None) -> list[str]:
+    """Return the splits that a source has: what all of its labels are in."""
+    return ["test"] if is_one_file(data) else [split for split in SPLITS if has_split(task, split, data)]
 
 
 def _source_split(task: Task, split: str) -> Any:
@@ -338,24 +432,36 @@ def _source_split(task: Task, split: str) -> Any:
     return name
 
 
-def _hub_rows(task: Task, split: str, place: str) -> Iterator[tuple[int, Row]]:
+def _open_hub(task: Task, split: str) -> _Source:
     import datasets
 
-    beside = folder_beside(task)
-    if beside:
-        check_all_readable(beside)
-    try:
-        rows = datasets.load_dataset(
-            str(beside or task.data.path),
-            task.data.name,
-            split=_source_split(task, split),
-            revision=task.data.revision,
+    own, path = _source_split(task, split), str(task.data.path)
+    place = _name_data_set(task, own)
+    if not _HUB_ID.fullmatch(path) or Path(path).exists():
+        raise DataError(
+            f"{display_path(task.path)}: path {path!r} is neither a folder beside the task file nor, as OWNER/NAME, a "
+            "data set of the hub; data elsewhere are given with --data"
         )
-    except (OSError, ValueError, datasets.exceptions.DatasetsError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        fix = "put files such as train.jsonl there" if beside else "without a network, give local files with --data"
-        raise DataError(f"{place}: cannot be loaded: {reason}; {fix}") from error
-    yield from enumerate(rows)
+    try:
+        rows = datasets.load_dataset(path, task.data.name, split=own, revision=task.data.revision)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError, RuntimeError, ImportError) as error:
+        raise _unloaded(place, error) from error
+    names = find_class_names(rows.features.to_dict()) if rows.features else {}
+    return _Source(lambda number: f"{place}, record {number}", _read_hub(rows, place), names)
+
+
+def _read_hub(rows: Any, place: str) -> Iterator[tuple[int, Row]]:
+    import pyarrow
+
+    try:
+        yield from enumerate(rows)
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise _unloaded(place, error) from error
+
+
+def _unloaded(place: str, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:200]
+    return DataError(f"{place}: cannot be loaded: {reason}; without a network, give local files with --data")
 
 
 def _name_data_set(task: Task, split: Any) -> str:
@@ -369,14 +475,26 @@ def folder_beside(task: Task) -> Path | None:
     return beside if task.data.path and beside.exists() else None
 
 
-def _find_file(task: Task, split: str, data: str | Path | None) -> Path | None:
-    """Return the file that a split is read from: of `data`, else of the folder beside the task; None without one."""
-    if data is not None:
-        return _local_file(task, split, Path(data))
+def _find_files(task: Task, split: str, data: DataFiles | RowSets | None) -> list[Path]:
+    """Return the files that a split is read from: of `data`, else of the folder beside the task; none without one."""
+    if isinstance(data, DataFiles):
+        return [_local_file(task, split, Path(data))]
     beside = folder_beside(task)
-    if beside is None or task.data.name or task.data.revision:
-        return None
-    return _only_file(beside, str(_source_split(task, split)))
+    if beside is None or data is not None:
+        return []
+    check_inside(beside, task.path.parent)
+    own = str(_source_split(task, split))
+    if not beside.is_dir():
+        raise DataError(f"{display_path(beside)}: is a file, and `path` names a folder; give one file with --data")
+    if not task.data.name and (file := _only_file(beside, own)):
+        check_inside(file, beside)
+        return [file]
+    return find_split(beside, own, task.data.name)
+
+
+def _folder_names(task: Task) -> dict[str, tuple[str, ...]]:
+    beside = folder_beside(task)
+    return read_feature_names(beside, task.data.name) if beside else {}
 
 
 def _only_file(folder: Path, name: str) -> Path | None:
@@ -415,11 +533,14 @@ def _file_names(task: Task, split: str) -> list[str]:
     return [split, own, *usual] if isinstance(own, str) and own not in SPLITS else [split, *usual]
 
 
-def has_split(task: Task, split: str, data: str | Path | None = None) -> bool:
+def has_split(task: Task, split: str, data: Data | None = None) -> bool:
     """Return whether the task, or the local `data`, has a source for this split."""
-    if data is None:
+    given = as_data(data)
+    if given is None:
         return split in SPLITS and getattr(task.data, split) is not None
-    path = Path(data)
+    if isinstance(given, RowSets):
+        return given.is_one or any(name in given.sets for name in _file_names(task, split))
+    path = Path(given)
     if is_there(path):
         return path.suffix in SUFFIXES
     return any(is_there(path / f"{name}{suffix}") for name in _file_names(task, split) for suffix in SUFFIXES)

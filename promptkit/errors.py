@@ -4,7 +4,8 @@ PromptkitError
 ├── TaskError        a task name or a task file
 ├── TemplateError    a template name, its syntax, a part, a field
 ├── DataError        records: a file, a line, a column, a label
-│   └── InputError   a file that is no plain file, or too large to be read whole
+│   ├── InputError   a file that is no plain file, or too large to be read whole
+│   └── RecordError  one record alone: others may be fine
 ├── SelectionError   demonstrations: k, pool, order
 ├── WindowError      a prompt longer than the model's window
 ├── ModelError       a model or tokenizer that cannot be loaded or used
@@ -58,6 +59,10 @@ class InputError(DataError, OSError):
     def __str__(self) -> str:
         """Return the file and what is wrong with it."""
         return f"{self.filename}: {self.strerror}"
+
+
+class RecordError(DataError):
+    """One record cannot be used; others of the same column may be fine."""
 
 
 class SelectionError(PromptkitError):

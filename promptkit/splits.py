@@ -6,7 +6,6 @@ import hashlib
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from promptkit.data import (
     check_limit,
@@ -19,6 +18,8 @@ from promptkit.data import (
     sample_records,
 )
 from promptkit.errors import DataError
+from promptkit.files import open_input
+from promptkit.local import Data, DataFiles, as_data
 from promptkit.record import Record
 from promptkit.task import Task
 
@@ -49,7 +50,7 @@ class Splits:
 def load_splits(
     task: Task,
     *,
-    data: str | Path | None = None,
+    data: Data | None = None,
     split: str = "test",
     limit: int | None = None,
     train_limit: int | None = None,
@@ -67,6 +68,7 @@ def load_splits(
 
     Raises DataError for an empty split and for whatever the data hold that cannot be read.
     """
+    data = as_data(data)
     if not pool and not (cut and data is not None and is_one_file(data)):
         return Splits(tuple(load_records(task, split, data=data, limit=limit, seed=seed)), (), ())
     if data is not None and is_one_file(data):
@@ -89,7 +91,18 @@ def load_splits(
     )
     if not training.rows:
         raise DataError(f"task {task.name!r}: no training records are left for demonstrations and training")
+    if missing := describe_missing(task, training.rows):
+        notes.append(missing)
     return Splits(tuple(tested_on), training.rows, training.validation, (*notes, *training.notes), one_file)
+
+
+def describe_missing(task: Task, pool: Sequence[Record]) -> str | None:
+    """Return in words which of the task's labels no record of a pool has; None where every label has one."""
+    missing = find_unlearned(task.labels or (), {record.label for record in pool})
+    if not missing:
+        return None
+    named = ", ".join(map(repr, missing[:_MOST_NAMED])) + (" …" if len(missing) > _MOST_NAMED else "")
+    return f"none of the {len(pool):,} training records has the label {named}: demonstrations never show it"
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ class Training:
     notes: tuple[str, ...] = ()
 
 
-def load_training(task: Task, *, data: str | Path | None = None, limit: int | None = None, seed: int = 0) -> Training:
+def load_training(task: Task, *, data: Data | None = None, limit: int | None = None, seed: int = 0) -> Training:
     """Return a task's training records, `limit` of them after a shuffle, and those to validate on.
 
     They are what `load_splits` calls pool and validation: of one file the half that is not tested on, without copies
@@ -118,19 +131,25 @@ def load_training(task: Task, *, data: str | Path | None = None, limit: int | No
     return split_training(task, train, {"test": tested}, data=data, limit=limit, seed=seed)
 
 
-def _is_one_source(task: Task, data: str | Path | None) -> bool:
+def _is_one_source(task: Task, data: Data | None) -> bool:
     """Return whether training and test split are read from the same place."""
     if task.data.generator and data is None:
         return False
     return describe_source(task, "train", data) == describe_source(task, "test", data)
 
 
-def hash_one_file(data: str | Path | None) -> str:
+def hash_one_file(data: Data | None) -> str:
     """Return the hex SHA-256 of the one file that records come from; empty where they come from elsewhere."""
     if data is None or not is_one_file(data):
         return ""
-    with open(data, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    given = as_data(data)
+    if not isinstance(given, DataFiles):
+        return given.hash_rows() if given else ""
+    digest = hashlib.sha256()
+    with open_input(given.path) as file:
+        for block in iter(lambda: file.read(2**20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _add_notes(training: Training, notes: Sequence[str]) -> Training:
@@ -142,7 +161,7 @@ def split_training(
     train: Sequence[Record],
     tested: Mapping[str, Sequence[Record]],
     *,
-    data: str | Path | None = None,
+    data: Data | None = None,
     limit: int | None = None,
     seed: int = 0,
     own_split: bool = True,
@@ -214,38 +233,43 @@ def _leave_out(
     return list(kept), notes
 
 
-def _cut_file(task: Task, data: str | Path) -> tuple[list[Record], list[Record], list[str]]:
+def _cut_file(task: Task, data: Data) -> tuple[list[Record], list[Record], list[str]]:
     """Return the records of one file that are tested on, those that are not, and what to say of it."""
+    data = as_data(data) or data
     records = load_records(task, "test", data=data)
     first = find_half([record.id for record in records], data)
     tested = [record for place, record in enumerate(records) if place in first]
     train = [record for place, record in enumerate(records) if place not in first]
-    note = f"{data} is one file: {len(tested)} records were set aside for the test, {len(train)} for training"
+    kind = "file" if isinstance(data, DataFiles) else "set"
+    note = f"{data} is one {kind}: {len(tested)} records were set aside for the test, {len(train)} for training"
     return tested, train, [note]
 
 
-def is_cut(data: str | Path | None, split: str | None) -> bool:
+def is_cut(data: Data | None, split: str | None) -> bool:
     """Return whether records are one half of a file: it is all splits, and none was named, which would be all of it."""
     return split is None and is_one_file(data)
 
 
-def find_half(ids: Sequence[str], data: str | Path) -> set[int]:
+def find_half(ids: Sequence[str], data: Data) -> set[int]:
     """Return the places of the records of one file that are for the test: half of them, whatever the seed.
 
     So no command tests on what another one trained on. Raises DataError for a file that has too few.
     """
+    given = as_data(data)
+    if not ids:
+        raise DataError(f"{given}: holds no records")
     if len(ids) < 2:
-        raise DataError(f"{data}: one record cannot be both tested on and learned from; give a folder with two files")
+        raise DataError(f"{given}: one record cannot be both tested on and learned from; give a folder with two files")
     keys = [hash_order(_CUT, each) for each in ids]
     return set(sorted(range(len(ids)), key=keys.__getitem__)[: len(ids) // 2])
 
 
-def iterate_half(task: Task, data: str | Path, *, tested: bool, labelled: bool = True) -> Iterator[Record]:
+def iterate_half(task: Task, data: Data, *, tested: bool, labelled: bool = True) -> Iterator[Record]:
     """Yield the records of one file that are tested on, or those that are not, in the file's order.
 
-    The file is read twice; of each record its id is kept.
+    The file is read twice; of each record its id is kept. A single record is tested on, and not learned from too.
     """
     ids = [record.id for record in iterate_records(task, "test", data=data, labelled=labelled)]
-    first = find_half(ids, data)
+    first = {0} if tested and len(ids) == 1 else find_half(ids, data)
     chosen = ((place in first) == tested for place in range(len(ids)))
     return itertools.compress(iterate_records(task, "test", data=data, labelled=labelled), chosen)

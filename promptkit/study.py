@@ -14,6 +14,7 @@ from promptkit.errors import DataError, PromptkitError, TemplateError
 from promptkit.evaluate import Progress, Scorer, evaluate_together, hash_records
 from promptkit.grid import Point, StudySettings, describe_settings, load_settings, load_templates, plan_grid
 from promptkit.identity import Identity, complete, name_model
+from promptkit.local import Data
 from promptkit.meter import Meter
 from promptkit.order_search import OrderSearch, Search, first_candidates
 from promptkit.outcome.cells import Done, write_predictions
@@ -37,7 +38,7 @@ def study(
     *,
     model: Model | str = "tiny",
     preset: str | Path | None = None,
-    data: str | Path | None = None,
+    data: Data | None = None,
     out: str | Path | None = None,
     device: str | None = None,
     workers: int = 1,
@@ -99,7 +100,7 @@ class Study:
         self,
         task: Task,
         settings: StudySettings,
-        data: str | Path | None,
+        data: Data | None,
         out: str | Path | None,
         device: str | None,
         models: Sequence[Model | str],
@@ -286,7 +287,7 @@ def load_away(task: Task, test: str, settings: StudySettings) -> list[Record]:
 def fill_part(
     task: Task,
     settings: StudySettings,
-    data: str | Path | None,
+    data: Data | None,
     out: Path,
     device: str | None,
     models: Sequence[str],

@@ -23,9 +23,11 @@ from pydantic import (
 
 from promptkit.errors import PatternError, TaskError, nearest
 from promptkit.files import LARGEST_SOURCE, read_input
+from promptkit.labels import Reading
 from promptkit.library import display_path, find_names
 from promptkit.parsing import parse_toml
 from promptkit.patterns import compile_pattern
+from promptkit.rows import parse_delimiter
 
 #: Field names with a meaning of their own; every other name but those of `TAKEN` is the template author's.
 RESERVED = ("id", "label", "rationale", "choices")
@@ -33,6 +35,8 @@ RESERVED = ("id", "label", "rationale", "choices")
 TAKEN = ("index", "labels")
 #: The splits a task names; a task without `validation` has it cut from `train` where one is needed.
 SPLITS = ("train", "validation", "test")
+#: What begins a path, or stands in one, that leads out of the task's folder or to the network.
+_OUTSIDE = re.compile(r"^[/~]|^[A-Za-z]:|:/|::|\\|\0")
 
 
 def _as_column(value: object) -> object:
@@ -59,7 +63,7 @@ class Column(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    column: tuple[str, ...] = Field(min_length=1)
+    column: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
     after: str | None = Field(default=None, min_length=1)
     before: str | None = Field(default=None, min_length=1)
     remove: str | None = None
@@ -91,6 +95,24 @@ class Source(BaseModel):
     train: str | int | None = None
     validation: str | int | None = None
     test: str | int | None = None
+    delimiter: str | None = None
+    quoting: bool | None = None
+    labels_are: Reading | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _check_path(cls, path: str | None) -> str | None:
+        if path is not None and (not path.strip() or _OUTSIDE.search(path) or ".." in path.split("/")):
+            raise ValueError(
+                f"{path!r} is neither a folder beside the task file nor a data set of the hub, as OWNER/NAME; data "
+                "elsewhere are given with --data"
+            )
+        return path
+
+    @field_validator("delimiter")
+    @classmethod
+    def _check_delimiter(cls, text: str | None) -> str | None:
+        return None if text is None else parse_delimiter(text)
 
     @model_validator(mode="after")
     def _one_source(self) -> Source:
@@ -99,7 +121,7 @@ class Source(BaseModel):
         kind = int if self.generator else str
         for split in SPLITS:
             value = getattr(self, split)
-            if value is not None and not isinstance(value, kind):
+            if value is not None and (not isinstance(value, kind) or value == ""):
                 expected = "a number of records" if self.generator else "a split's name"
                 raise ValueError(f"`{split}` must be {expected}, got {value!r}")
         return self
@@ -119,10 +141,27 @@ class Task(BaseModel):
     description: str
     reference: str = ""
     labels: tuple[str, ...] | None = None
+    labels_are: Reading | None = None
+    bad_records: Literal["error", "skip"] = "error"
     templates: str
     metric: Literal["accuracy", "macro_f1"] = "accuracy"
     fields: dict[Annotated[str, AfterValidator(_check_field_name)], Annotated[Column, BeforeValidator(_as_column)]]
     data: Source
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for label in labels or ():
+            if not label.strip():
+                raise ValueError("a label is empty; every label has a name")
+            if (labels or ()).count(label) > 1:
+                raise ValueError(f"{label!r} is there twice; `labels` must be two or more different names")
+        if labels is not None and len(labels) < 2:
+            raise ValueError(
+                f"`labels` must be two or more different names, found {len(labels)}; leave them out where the answer "
+                "is free text"
+            )
+        return labels
 
     @model_validator(mode="after")
     def _consistent(self) -> Task:
@@ -130,11 +169,8 @@ class Task(BaseModel):
             raise ValueError("[fields] has no `label`")
         if not self.input_fields and "choices" not in self.fields:
             raise ValueError("[fields] names no field besides the label")
-        if self.labels is not None:
-            if "choices" in self.fields:
-                raise ValueError("give either `labels` or a `choices` field")
-            if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
-                raise ValueError("`labels` must be two or more different names")
+        if self.labels is not None and "choices" in self.fields:
+            raise ValueError("give either `labels` or a `choices` field")
         return self
 
     @property
@@ -188,7 +224,10 @@ def load_task(name: str | Path) -> Task:
                 f"{name}: a task or a mixture's file is expected, and this is the name of data; give the task's name, "
                 f"and the data with --data {name}"
             )
-        raise TaskError(f"unknown task {str(name)!r}; known: {', '.join(known)}.{nearest(str(name), known)}")
+        raise TaskError(
+            f"unknown task {str(name)!r}; known: {', '.join(known)}.{nearest(str(name), known)} "
+            "`promptkit list tasks` tells what each is; a task of your own is a file tasks/NAME.toml, see docs/tasks.md"
+        )
     try:
         content = read_input(path, LARGEST_SOURCE)
         settings, text = parse_toml(content), content.decode("utf-8-sig")

@@ -474,3 +474,17 @@ def test_an_endless_number_of_an_order_is_one_line(project: Project, run: Any) -
     ran = run("build", "films", "--as", "prompts", "--data", "data", "-k", "1", "--order", "9" * 5000)
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert "unknown order" in ran.err
+
+
+def test_how_files_are_read_goes_with_data(project: Project, run: Any) -> None:
+    """--delimiter, --quoting and --labels-are are taken by every verb with --data, and go with it."""
+    project.write("rows.csv", "sentence:label\nx,y:1\nz:2\n")
+    result = run(
+        "build", "films", "--split", "test", "--data", "rows.csv", "--delimiter", ":", "--labels-are", "index1"
+    )
+    assert [json.loads(line)["label"] for line in result.out.splitlines()] == [0, 1]
+    result = run("build", "films", "--data", "rows.csv", "--delimiter", "::")
+    assert result.code == 1
+    for verb in ("build", "compare", "study", "score", "train", "show"):
+        result = run(verb, "films", "--delimiter", ":")
+        assert (result.code, "--delimiter goes with --data" in result.err) == (2, True)

@@ -26,7 +26,8 @@ def test_records_keep_the_files_order_and_name_their_place(project: Project) -> 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".json", ".parquet", ".jsonl"])
 def test_all_formats_give_the_same_records(project: Project, suffix: str) -> None:
     """JSONL, JSON, CSV, TSV and Parquet files of the same rows give the same records."""
-    rows = [{"sentence": 'two\nlines, "quoted"', "label": 1}, {"sentence": "é, plain", "label": 0}]
+    lines = "two lines" if suffix == ".tsv" else "two\nlines"  # TSV without quoting has one line per record
+    rows = [{"sentence": f'{lines}, "quoted"', "label": 1}, {"sentence": "é, plain", "label": 0}]
     path = project.root / f"rows{suffix}"
     if suffix == ".parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
@@ -35,12 +36,12 @@ def test_all_formats_give_the_same_records(project: Project, suffix: str) -> Non
     elif suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n\n" for row in rows))
     else:
-        separator = "," if suffix == ".csv" else "\t"
-        quoted = 'sentence{0}label\n"two\nlines, ""quoted"""{0}1\n"é, plain"{0}0\n'
-        path.write_text(quoted.format(separator))
+        quoted = 'sentence,label\n"two\nlines, ""quoted""",1\n"é, plain",0\n'
+        plain = 'sentence\tlabel\ntwo lines, "quoted"\t1\r\né, plain\t0\n'
+        path.write_bytes((quoted if suffix == ".csv" else plain).encode())
     records = load_records(load_task("films"), "test", data=path)
     assert [(record.fields["text"], record.label) for record in records] == [
-        ('two\nlines, "quoted"', 1),
+        (f'{lines}, "quoted"', 1),
         ("é, plain", 0),
     ]
 
@@ -309,8 +310,12 @@ def test_a_letter_names_its_choice_even_where_a_choice_reads_like_one(project: P
     """The answer key "A" is the first choice, also where the second one is the text "A"."""
     task = TASK.replace('labels = ["negative", "positive"]\n', "")
     project.write("tasks/films.toml", task.replace('label = "label"', 'label = "key"\nchoices = "options"'))
-    project.write("rows.jsonl", json.dumps({"sentence": "blood?", "options": ["B", "A", "O"], "key": "A"}))
-    assert load_records(load_task("films"), "test", data="rows.jsonl")[0].label == 0
+    blood = json.dumps({"sentence": "blood?", "options": ["B", "A", "O"], "key": "A"})
+    project.write("rows.jsonl", blood + '\n{"sentence": "sky?", "options": ["blue", "red"], "key": "A"}')
+    assert [record.label for record in load_records(load_task("films"), "test", data="rows.jsonl")] == [0, 0]
+    project.write("rows.jsonl", blood)
+    with pytest.raises(DataError, match=r"label 'A' may be 'B' as a letter.* or 'A' by its name: .*labels_are"):
+        load_records(load_task("films"), "test", data="rows.jsonl")
 
 
 def test_unlabelled_records_are_read_where_that_is_allowed(project: Project) -> None:

@@ -15,6 +15,7 @@ from promptkit.cli.options import (
     JSON,
     MEMORY,
     MODEL,
+    READ,
     SEED,
     SEED_FOR,
     TEMPLATE,
@@ -25,6 +26,7 @@ from promptkit.cli.options import (
 )
 from promptkit.cli.output import brief, print_json, print_rows, tracking
 from promptkit.cli.sources import for_rows
+from promptkit.local import DataFiles
 
 
 @click.command()
@@ -103,8 +105,17 @@ def train(source: str, as_json: bool, **settings: Any) -> None:
 @click.option("--template", help="The template to ask with. Default: that of the training.")
 @click.option("--out", type=click.Path(), help="A new .jsonl or .parquet file. Default: JSONL on stdout.")
 @click.option("--force", is_flag=True, help="Go on where the adapter answers otherwise than when it was saved.")
-@combine(TRAINED_DTYPE, DEVICE, MEMORY, JSON)
-def predict(file: str, adapter: str, out: str | None, as_json: bool, **settings: Any) -> None:
+@combine(*READ, TRAINED_DTYPE, DEVICE, MEMORY, JSON)
+def predict(
+    file: str,
+    adapter: str,
+    out: str | None,
+    as_json: bool,
+    delimiter: str | None,
+    quoting: bool | None,
+    labels_are: Any,
+    **settings: Any,
+) -> None:
     """Label the records of FILE with a trained adapter: the label and the score of every choice.
 
     FILE is JSONL, CSV, TSV or Parquet, of any size. With --out, the same command goes on after a kill.
@@ -113,21 +124,22 @@ def predict(file: str, adapter: str, out: str | None, as_json: bool, **settings:
     from promptkit.verbs.unfinished import check_output
 
     check_records(file)
+    records = DataFiles(file, delimiter, quoting, labels_are)
     if out:
         check_output(Path(out))
     with tracking() as track:
         labeller = open_labeller(adapter, **settings)
         result = {"task": labeller.bound.task.name, "model": adapter}
         if out:
-            count = labeller.label_into(file, Path(out), track)
+            count = labeller.label_into(records, Path(out), track)
             if as_json:
                 print_json({**result, "out": out, "rows": count})
             else:
                 click.echo(f"{count:,} rows written to {out}", err=True)
         elif as_json:
-            print_json({**result, "rows": list(labeller.label_all(file, track))})
+            print_json({**result, "rows": list(labeller.label_all(records, track))})
         else:
-            print_rows(labeller.label_all(file, track))
+            print_rows(labeller.label_all(records, track))
 
 
 @click.command()

@@ -37,6 +37,7 @@ from promptkit.cli.options import (
 )
 from promptkit.cli.output import console, print_json, print_result, print_rows, tracking, warn_of_notes
 from promptkit.cli.sources import for_rows, is_rows
+from promptkit.local import DataFiles
 
 
 @click.command()
@@ -71,7 +72,7 @@ from promptkit.cli.sources import for_rows, is_rows
 def compare(
     task: str,
     model: str,
-    data: str | None,
+    data: DataFiles | None,
     out: str | None,
     as_json: bool,
     device: str | None,
@@ -186,7 +187,7 @@ def score(source: str, scores: bool, as_json: bool, **settings: Any) -> None:
 @DATA
 @click.option("--out", type=click.Path(), help="An empty folder, or one with an earlier report. Default: RUN/report.")
 @JSON
-def report(run: str, data: str | None, out: str | None, as_json: bool) -> None:
+def report(run: str, data: DataFiles | None, out: str | None, as_json: bool) -> None:
     """Show a finished RUN again: its tables here; a page, figures and numbers in a folder."""
     from promptkit.report.writing import print_report, write_report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import click
 
 from promptkit.errors import PromptkitError
+from promptkit.labels import READINGS
+from promptkit.local import DataFiles
 
 Function = Callable[..., Any]
 
@@ -114,11 +117,45 @@ DEVICE = click.option("--device", help="Where torch computes: cpu, cuda, cuda:1.
 DTYPE = click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16.")
 TRAINED_DTYPE = click.option("--dtype", help="float32, bfloat16 or float16. Default: that of the training.")
 TEMPLATE = click.option("--template", "templates", multiple=True, help="A template's name or glob; may be repeated.")
-DATA = click.option(
-    "--data",
-    type=click.Path(),
-    help="Local JSONL, CSV or Parquet in place of the task's source: a file, or a folder with one file per split.",
+READ = (
+    click.option(
+        "--delimiter",
+        help="What stands between the cells of CSV and TSV: one character, or tab. Default: what the header shows.",
+    ),
+    click.option(
+        "--quoting/--no-quoting",
+        default=None,
+        help="Whether a cell in double quotes may hold delimiters and line breaks. Default: in CSV, not in TSV.",
+    ),
+    click.option(
+        "--labels-are",
+        type=click.Choice(list(READINGS)),
+        help="How labels are read, where the data leave it open. Default: what the task file says.",
+    ),
 )
+
+
+def DATA(function: Function) -> Function:  # noqa: N802 - used as the options are
+    """Add `--data` and how it is read; the function gets both as `data`."""
+
+    @functools.wraps(function)
+    def take(*args: Any, delimiter: str | None, quoting: bool | None, labels_are: Any, **given: Any) -> Any:
+        data = given["data"]
+        for name, value in (("--delimiter", delimiter), ("--quoting", quoting), ("--labels-are", labels_are)):
+            if data is None and value is not None:
+                raise click.UsageError(f"{name} goes with --data; of a task's own source its task file says it")
+        if data is not None:
+            given["data"] = DataFiles(data, delimiter, quoting, labels_are)
+        return function(*args, **given)
+
+    data = click.option(
+        "--data",
+        type=click.Path(),
+        help="Local JSONL, CSV or Parquet in place of the task's source: a file, or a folder with one file per split.",
+    )
+    return combine(data, *READ)(take)
+
+
 SEED = click.option("--seed", type=SEEDS, default=0, show_default=True, help="Seed of every draw and shuffle.")
 SEED_FOR = click.option(
     "--seed-for",

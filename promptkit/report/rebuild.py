@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from promptkit.build import Demonstrations
 from promptkit.errors import RunError, TemplateError
 from promptkit.evaluate import Condition, hash_records
 from promptkit.grid import bind_ways, load_settings
+from promptkit.local import Data
 from promptkit.prompt import render_pieces
 from promptkit.record import Record
 from promptkit.report.numbers import name_label
@@ -40,7 +40,7 @@ class Shown:
     predicted: str
 
 
-def reload_records(source: Source, data: str | Path | None) -> tuple[Task, Splits]:
+def reload_records(source: Source, data: Data | None) -> tuple[Task, Splits]:
     """Return the task and the records that the run was made with.
 
     `data` is where they are, as in `--data`; without it only a task's own generator is asked, never the network.

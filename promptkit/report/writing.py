@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from promptkit.errors import DataError, PromptkitError
+from promptkit.local import Data, DataFiles, as_data
 from promptkit.report import numbers
 from promptkit.report.curve_numbers import count_curves
 from promptkit.report.folder import check_folder, write_folder
@@ -26,7 +27,7 @@ from promptkit.work import Track
 
 
 def write_report(
-    run: str | Path, *, out: str | Path | None = None, data: str | Path | None = None, track: Track | None = None
+    run: str | Path, *, out: str | Path | None = None, data: Data | None = None, track: Track | None = None
 ) -> tuple[str, dict[str, Any]]:
     """Write the report of a run folder; return the command that made the run, and its result with `report`.
 
@@ -37,8 +38,9 @@ def write_report(
     Raises RunError for a run that is not finished or damaged, and a folder that holds anything else; DataError where
     `data` is not there.
     """
-    if data is not None and not Path(data).exists():
-        raise DataError(f"{data}: no such file or folder")
+    given = as_data(data)
+    if isinstance(given, DataFiles) and not Path(given).exists():
+        raise DataError(f"{given}: no such file or folder")
     source = load_source(Path(run))
     folder = Path(out) if out else source.folder / "report"
     check_folder(folder)
@@ -86,7 +88,7 @@ def make_tables(source: Source, items: Sequence[Item]) -> dict[str, Numbers]:
     return {table.name: table for table in made if table.rows}
 
 
-def _rebuild(source: Source, data: str | Path | None) -> tuple[Sequence[Shown] | str, Texts | str]:
+def _rebuild(source: Source, data: Data | None) -> tuple[Sequence[Shown] | str, Texts | str]:
     """Return the best and worst prompts and the records' texts, or for each why it cannot be shown."""
     try:
         task, splits = reload_records(source, data)

@@ -16,6 +16,7 @@ import orjson
 from promptkit.errors import DataError, RunError
 from promptkit.files import check_free, publish_all, temporary_folder
 from promptkit.library import display_path
+from promptkit.local import Data
 from promptkit.sets.contents import ENDING, FORM, MARK, Ingredients, Layout, read_contents
 from promptkit.sets.mixture import OWN, Mixture
 from promptkit.sets.stock import Stock
@@ -211,7 +212,7 @@ class Manifest:
     def __init__(self, path: Path) -> None:
         self.path, self.contents = path, read_contents(path)
 
-    def rebuild(self, data: str | None = None) -> TrainingSet:
+    def rebuild(self, data: Data | None = None) -> TrainingSet:
         """Return the set made again; `data` is where the data are now, as for a mixture.
 
         Raises DataError naming the first template, task or data that is not what it was.

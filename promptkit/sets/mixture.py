@@ -5,14 +5,25 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from promptkit.errors import DataError, nearest
 from promptkit.files import LARGEST_SOURCE, read_input
 from promptkit.library import display_path
+from promptkit.local import Data, DataFiles, RowSets, as_data, plain_data
 from promptkit.parsing import parse_toml
 
 OWN = "own"
@@ -49,6 +60,26 @@ def parse_weight(text: str) -> tuple[str, float | None]:
     return (name, float(number)) if name and re.fullmatch(r"[0-9]+(\.[0-9]+)?", number) else (text, None)
 
 
+def _as_given(value: object) -> object:
+    """A path, or a table with one and how it is read; in Python, rows in memory too."""
+    if isinstance(value, Mapping) and "path" in value:
+        return value
+    try:
+        return plain_data(value)
+    except DataError as error:
+        raise ValueError(str(error)) from error
+
+
+def _write_given(value: str | DataFiles | RowSets) -> object:
+    """A path, or a table with one and how it is read; of rows in memory what they were."""
+    if not isinstance(value, DataFiles):
+        return str(value)
+    return {name: each for name, each in asdict(value).items() if each is not None}
+
+
+Given = Annotated[
+    str | DataFiles | InstanceOf[RowSets], BeforeValidator(_as_given), PlainSerializer(_write_given, when_used="json")
+]
 Weights = Annotated[dict[str, Weight | None], BeforeValidator(_as_weights)]
 
 
@@ -65,7 +96,7 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     task: str
-    data: str | None = None
+    data: Given | None = None
     templates: Weights = Field(default_factory=dict)
     per_record: Count | Literal["all"] | None = None
     shots: Annotated[tuple[CountFromZero, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0,)
@@ -132,10 +163,15 @@ class Mixture(BaseModel):
         whole = {"limit": None, "temperature": 1.0, "cap": None, "epochs": 1}
         return self.model_copy(update={"tasks": parts, **whole})
 
-    def at(self, data: str) -> Mixture:
+    def at(self, data: Data) -> Mixture:
         """Return the mixture with its data elsewhere: those of a single task at `data`, of several at `data`/NAME."""
-        alone = len(self.tasks) == 1
-        places = {name: data if alone else str(Path(data) / name) for name in self.tasks}
+        alone, given = len(self.tasks) == 1, as_data(data)
+        if not alone and not isinstance(given, DataFiles):
+            raise DataError(f"{given}: the data of {len(self.tasks)} tasks are a folder with a folder for each")
+        places = {
+            name: plain_data(given.at(Path(given) / name) if isinstance(given, DataFiles) and not alone else given)
+            for name in self.tasks
+        }
         parts = {name: part.model_copy(update={"data": places[name]}) for name, part in self.tasks.items()}
         return self.model_copy(update={"tasks": parts})
 
@@ -178,8 +214,13 @@ def load_mixture(path: str | Path, **given: Any) -> Mixture:
 
 def _from_folder(part: Part, folder: Path) -> Part:
     """Return the part with its paths as seen from the working directory."""
-    paths = {"data": part.data, "task": part.task if part.task.endswith(".toml") else None}
-    return part.model_copy(update={name: display_path(folder / value) for name, value in paths.items() if value})
+    update: dict[str, Any] = {}
+    given = as_data(part.data)
+    if isinstance(given, DataFiles):
+        update["data"] = plain_data(given.at(display_path(folder / given.path)))
+    if part.task.endswith(".toml"):
+        update["task"] = display_path(folder / part.task)
+    return part.model_copy(update=update)
 
 
 def make_mixture(settings: Mapping[str, Any], where: str) -> Mixture:

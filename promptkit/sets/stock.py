@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit.data import describe_source, has_split, hash_order, is_one_file, iterate_records
 from promptkit.errors import DataError
+from promptkit.local import Data
 from promptkit.record import Record
 from promptkit.sets.copies import Findings, Survey, find_copies, find_overlap, keep_all, survey_records
 from promptkit.sets.mixture import Mixture
@@ -29,7 +30,7 @@ class Source:
 
     name: str
     task: Task
-    data: str | None
+    data: Data | None
 
     def later(self, split: str) -> list[str]:
         """Return the splits of these data that `split` must share no record with."""
@@ -52,7 +53,7 @@ class Stock:
     """
 
     task: Task
-    data: str | None
+    data: Data | None
     split: str
     survey: Survey
     findings: Findings
@@ -183,7 +184,7 @@ def _first_halves(sources: Sequence[Source]) -> dict[int, NDArray[Any]]:
 
 def _find_half(source: Source) -> set[int]:
     ids = [record.id for record in iterate_records(source.task, "test", data=source.data)]
-    return find_half(ids, str(source.data))
+    return find_half(ids, source.data or "")
 
 
 def _survey_tests(sources: Iterable[Source], split: str) -> Iterator[tuple[str, Survey]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from promptkit.build import Templates, default_selection, is_plain, name_templates
 from promptkit.errors import DataError, SelectionError, TaskError, TemplateError
-from promptkit.library import real_path
+from promptkit.local import as_data
 from promptkit.order import check_order
 from promptkit.pair import build_pair, pair_row
 from promptkit.record import Record
@@ -52,10 +52,10 @@ class Component:
     weights: Mapping[str, float]
 
     @property
-    def source(self) -> tuple[str, str, str | None]:
+    def source(self) -> tuple[str, str, object]:
         """What tells the data that the part's records are read from: parts of equal sources share their records."""
-        data = self.part.data
-        return self.task.name, self.task.hash, data if data is None else str(real_path(data))
+        data = as_data(self.part.data)
+        return self.task.name, self.task.hash, data and data.key
 
     @cached_property
     def every_way(self) -> tuple[tuple[str, int], ...] | None:
@@ -333,8 +333,6 @@ def make_set(
     given = _list_templates(template)
     own |= {"task": str(task.path) if isinstance(task, Task) else str(task)}
     own |= {"templates": {str(each if isinstance(each, str) else each.name): weight for each, weight in given}}
-    if (data := own.get("data")) is not None:
-        own["data"] = str(data)
     mixture = make_mixture({"copies": copies, **common, "tasks": {name: own}}, f"training set of {name!r}")
     part = mixture.tasks[name]
     loaded = task if isinstance(task, Task) else None
@@ -350,7 +348,7 @@ def _override(mixture: Mixture, template: Any, settings: Mapping[str, Any]) -> M
     given = dict(settings)
     data = given.pop("data", None)
     changed = make_mixture({**mixture.model_dump(), **given}, "mixture")
-    return changed if data is None else changed.at(str(data))
+    return changed if data is None else changed.at(data)
 
 
 def _list_templates(template: Templates) -> list[tuple[Template | str, float | None]]:

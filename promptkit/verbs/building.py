@@ -11,6 +11,7 @@ from promptkit.build import iterate_prompts
 from promptkit.data import count_records
 from promptkit.errors import DataError
 from promptkit.evaluate import Progress
+from promptkit.local import Data
 from promptkit.prompt import prompt_row
 from promptkit.sets import Mixture, Part, TrainingSet, is_mixture, load_mixture, make_mixture
 from promptkit.sets.contents import is_manifest, read_contents
@@ -167,7 +168,7 @@ def describe_removed(training_set: TrainingSet) -> list[str]:
     return lines
 
 
-def _note_half(data: str | None, split: str | None) -> str | None:
+def _note_half(data: Data | None, split: str | None) -> str | None:
     return f"{data} is one file: prompts are made of the half that is tested on" if is_cut(data, split) else None
 
 

@@ -22,6 +22,7 @@ from promptkit.errors import (
 )
 from promptkit.evaluate import hash_records
 from promptkit.files import Columns
+from promptkit.local import DataFiles
 from promptkit.probes import installed_versions, kind_of_device
 from promptkit.prompt import Prompt, build_prompt
 from promptkit.record import Record
@@ -54,12 +55,12 @@ class Labeller:
     chat: bool
     memory: int | None = None
 
-    def label_all(self, file: str, track: Track | None = None) -> Iterator[Row]:
+    def label_all(self, file: str | DataFiles, track: Track | None = None) -> Iterator[Row]:
         """Yield a row per record of `file`; raises DataError and what rendering raises, with file and line."""
         for number, part in self._parts(file, track):
             yield from self._label(file, number * PREDICT_ROWS, part)
 
-    def label_into(self, file: str, out: Path, track: Track | None = None) -> int:
+    def label_into(self, file: str | DataFiles, out: Path, track: Track | None = None) -> int:
         """Write a row per record of `file` to a new .jsonl or .parquet file, and return how many rows it has.
 
         Started again after a kill or an error, it goes on behind the last part that was done, and ends in the same
@@ -76,7 +77,7 @@ class Labeller:
             done.finish(columns, self._shape)
             return done.count
 
-    def _label_parts(self, file: str, done: Unfinished, track: Track | None) -> None:
+    def _label_parts(self, file: str | DataFiles, done: Unfinished, track: Track | None) -> None:
         known = iter(list(done.digests))
         for number, part in self._parts(file, track):
             digest, then = hash_records(part), next(known, None)
@@ -93,7 +94,7 @@ class Labeller:
                 "it anew"
             )
 
-    def _parts(self, file: str, track: Track | None) -> Iterator[tuple[int, list[Record]]]:
+    def _parts(self, file: str | DataFiles, track: Track | None) -> Iterator[tuple[int, list[Record]]]:
         """Yield the file's records, `PREDICT_ROWS` at a time, with their number, and report each that is done."""
         task = self.bound.task
         records = iterate_records(task, "test", data=file, labelled=False)
@@ -108,7 +109,7 @@ class Labeller:
             if report:
                 report(done, max(total, done))
 
-    def _label(self, file: str, first: int, part: Sequence[Record]) -> Iterator[Row]:
+    def _label(self, file: str | DataFiles, first: int, part: Sequence[Record]) -> Iterator[Row]:
         """Yield the rows of a part whose first record stands at position `first` of the file."""
         from promptkit.score import score
 

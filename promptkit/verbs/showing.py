@@ -10,8 +10,10 @@ from promptkit.build import (
     Demonstrations,
     default_selection,
     no_demonstrations,
+    warn_missing,
 )
 from promptkit.data import load_records
+from promptkit.local import Data
 from promptkit.prompt import build_prompt, render_answer, render_pieces
 from promptkit.select import Draw
 from promptkit.task import load_task
@@ -43,7 +45,7 @@ def show_prompts(
     *,
     model: str = "tiny",
     templates: Sequence[str] = (),
-    data: str | None = None,
+    data: Data | None = None,
     shots: Sequence[int] = (0,),
     selection: str | None = None,
     order: str | None = None,
@@ -60,7 +62,9 @@ def show_prompts(
     give: Callable[..., Any] = no_demonstrations
     if any(shots):
         draw = Draw(selection or default_selection(loaded), order or "given", seed, seed)
-        give = Demonstrations(load_records(loaded, "train", data=data), draw)
+        pool = load_records(loaded, "train", data=data)
+        warn_missing(loaded, pool)
+        give = Demonstrations(pool, draw)
     return [
         _view(encoder, bound, query, give(query, k), chat)
         for bound in bind_matching(loaded, templates)

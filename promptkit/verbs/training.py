@@ -12,6 +12,7 @@ from promptkit.data import hash_order
 from promptkit.errors import TrainError
 from promptkit.export.formats import read_pair_rows
 from promptkit.files import check_free
+from promptkit.local import Data
 from promptkit.prompt import build_prompt
 from promptkit.sources import holds_rows
 from promptkit.splits import hash_one_file, load_training, note_unlearned
@@ -30,7 +31,7 @@ def train_source(
     *,
     model: str,
     templates: Sequence[str] = (),
-    data: str | None = None,
+    data: Data | None = None,
     seed: int = 0,
     seeds: Mapping[str, int] | None = None,
     chat: bool = False,
@@ -153,7 +154,7 @@ def _refuse_drawn(seeds: Mapping[str, int]) -> None:
 def _training_set(
     task: Task,
     bounds: Sequence[BoundTemplate],
-    data: str | None,
+    data: Data | None,
     seeds: Mapping[str, int],
     chat: bool,
     limit: int | None,
