@@ -257,16 +257,66 @@ def logits_with_cache(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
     return network(input_ids=batch["ids"], position_ids=batch["positions"], use_cache=True).logits[batch["read"]]
 
 
+def halved(base: Model) -> Model:
+    """The same model in bfloat16."""
+    return replace(base, network=base.network.to(torch.bfloat16), dtype="bfloat16")
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("variant", [logits_with_ones, logits_with_cache, completion_logits])
-def test_rows_that_read_each_other_are_caught(monkeypatch: pytest.MonkeyPatch, attention: str, variant: Any) -> None:
-    """With a mask of ones, with a cache, or with transformers' own guess, rows are mixed: the first batch shows it."""
-    base = model()
+def test_rows_that_read_each_other_are_caught(
+    monkeypatch: pytest.MonkeyPatch, attention: str, half: bool, variant: Any
+) -> None:
+    """With a mask of ones, with a cache, or with transformers' own guess, rows are mixed: the first batch shows it.
+
+    In bfloat16 no rounding hides it.
+    """
+    base = halved(model()) if half else model()
     base.network.config._attn_implementation = attention
     assert why_padded(base) == ""
     monkeypatch.setattr(collation, "attending", lambda *_: nullcontext())
     monkeypatch.setattr(collation, "completion_logits", variant)
     assert "packed rows differ from rows alone by" in why_padded(base)
+
+
+def deep() -> Model:
+    """A random network in which bfloat16 moves logits by more than a twentieth."""
+    return halved(model(num_hidden_layers=12, initializer_range=0.3))
+
+
+def test_rounding_is_no_reason_to_pad() -> None:
+    """Where bfloat16 itself moves logits far, rows are packed all the same: they are as near to float32 as alone."""
+    base = deep()
+    with torch.no_grad():
+        alone, packed = (run(base.network, ROWS) for run in (collation._run_alone, collation._run_packed))
+    assert collation._find_error(packed, alone) > 0.05
+    assert why_padded(base) == ""
+
+
+def test_wrong_places_are_caught_where_rounding_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positions that go on from row to row are wrong, however much bfloat16 rounds; so is what float32 cannot check."""
+    base = deep()
+
+    def shifted(rows: list[Row]) -> Batch:
+        batch = pack(rows)
+        return {**batch, "positions": batch["positions"] + (batch["positions"] > 5)}  # type: ignore[return-value, operator]
+
+    monkeypatch.setattr(collation, "pack", shifted)
+    assert "packed rows differ from rows alone by" in choose_collation(base, ROWS, len(ROWS)).padded
+
+
+def test_network_without_float32_is_compared_with_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the float32 run does not fit, a padded batch shows what rounding does, and mixed rows are caught."""
+
+    def refuse(_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(collation, "in_float32", refuse)
+    assert why_padded(halved(model())) == ""
+    monkeypatch.setattr(collation, "attending", lambda *_: nullcontext())
+    monkeypatch.setattr(collation, "completion_logits", logits_with_ones)
+    assert "packed rows differ from rows alone by" in why_padded(halved(model()))
 
 
 def test_network_that_breaks_on_packed_rows_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from promptkit.score.forward import Network
+from promptkit.score.precision import in_float32
 from promptkit.train.attention import UnpackableError
 from promptkit.train.batches import Batch, Row, collate
 from promptkit.train.loss import attending, completion_logits
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from promptkit.models import Model
 
 _COMPARED = 4  # rows of the first batch: as many show what a whole batch would, for a fraction of a step
-_CLOSE = {torch.float32: 1e-3, torch.float64: 1e-3}  # of the logits' size; rows that see others are off by far more
-_COARSE = 5e-2  # for 16 bits, whose own rounding adds up to some 1e-2 over the layers
+_CLOSE = 1e-3  # of the logits' size; rows that see others are off by far more
+_HALVES = (torch.bfloat16, torch.float16)
+_COARSE, _TWICE = 5e-2, 2.0  # in 16 bits: what is never too much, and times what rounding alone does
 
 #: What a network may raise that is not made for packed rows.
 _REFUSALS = (UnpackableError, RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError)
@@ -67,28 +69,70 @@ def _difference(model: Model, rows: Sequence[Row]) -> str:
     network.eval()
     try:
         with torch.no_grad():
-            error = _measure_error(network, rows)
+            return _compare_rounded(network, rows) if network.dtype in _HALVES else _compare(network, rows)
     except _REFUSALS as refusal:
         first, _, _ = str(refusal).partition("\n")
         return f"packed rows do not run: {first or type(refusal).__name__}"
     finally:
         network.train(training)
-    close = _CLOSE.get(network.dtype, _COARSE)
-    return (
-        "" if error <= close else f"packed rows differ from rows alone by {error:.1e} of their logits, above {close:g}"
-    )
 
 
-def _measure_error(network: torch.nn.Module, rows: Sequence[Row]) -> float:
-    """Return the largest difference of the logits of packed rows to those alone, as a share of their spread."""
-    _, ordered = lay_out(rows)
-    together = torch.split(_logits(network, pack(rows)), [row.targets for row in ordered])
+def _compare(network: torch.nn.Module, rows: Sequence[Row]) -> str:
+    return _tell(_find_error(_run_packed(network, rows), _run_alone(network, rows)), _CLOSE)
+
+
+def _compare_rounded(network: torch.nn.Module, rows: Sequence[Row]) -> str:
+    """Compare in 16 bits, where rounding alone may move logits by a tenth of their size.
+
+    In float32 the same weights show what is wrong with packing and no rounding; in 16 bits, packed rows must then be
+    about as near to float32 as rows alone are. Where there is no float32, for want of memory or of a network that runs
+    in it, they must be about as near to rows alone as a padded batch is.
+    """
+    packed, alone = _run_packed(network, rows), _run_alone(network, rows)
+    try:
+        with in_float32(network):
+            exact = _run_alone(network, rows)
+            refused = _tell(_find_error(_run_packed(network, rows), exact), _CLOSE)
+    except _REFUSALS:
+        return _tell(_find_error(packed, alone), _allow(_find_error(_run_padded(network, rows), alone)))
+    return refused or _tell(_find_error(packed, exact), _allow(_find_error(alone, exact)))
+
+
+def _allow(rounding: float) -> float:
+    return max(_COARSE, _TWICE * rounding)
+
+
+def _tell(error: float, close: float) -> str:
+    if error <= close:
+        return ""
+    return f"packed rows differ from rows alone by {error:.1e} of their logits, above {close:.1g}"
+
+
+def _find_error(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> float:
+    """Return the largest difference of a row's logits, as a share of their spread; no number where one is none."""
     errors = []
-    for row, found in zip(ordered, together, strict=True):
-        alone = _logits(network, collate([row])).float()
-        spread = torch.linalg.vector_norm(alone - alone.mean(dim=-1, keepdim=True))
-        errors.append(torch.linalg.vector_norm(found.float() - alone) / spread)
-    return float(torch.stack(errors).max())  # not a number where one is none
+    for ours, theirs in zip(found, wanted, strict=True):
+        spread = torch.linalg.vector_norm(theirs - theirs.mean(dim=-1, keepdim=True))
+        errors.append(torch.linalg.vector_norm(ours - theirs) / spread)
+    return float(torch.stack(errors).max())
+
+
+def _run_alone(network: torch.nn.Module, rows: Sequence[Row]) -> list[torch.Tensor]:
+    """Return the logits [targets, V] of every row run by itself, in the order of `lay_out`, like the two below."""
+    return [_logits(network, collate([row])).float() for row in lay_out(rows)[1]]
+
+
+def _run_packed(network: torch.nn.Module, rows: Sequence[Row]) -> list[torch.Tensor]:
+    return _split(_logits(network, pack(rows)), lay_out(rows)[1])
+
+
+def _run_padded(network: torch.nn.Module, rows: Sequence[Row]) -> list[torch.Tensor]:
+    ordered = lay_out(rows)[1]
+    return _split(_logits(network, collate(ordered)), ordered)
+
+
+def _split(logits: torch.Tensor, rows: Sequence[Row]) -> list[torch.Tensor]:
+    return list(torch.split(logits.float(), [row.targets for row in rows]))
 
 
 def _logits(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
