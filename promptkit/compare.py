@@ -34,6 +34,7 @@ def compare(
     data: Data | None = None,
     out: str | Path | None = None,
     device: str | None = None,
+    trust_remote_code: bool = False,
     scorer: Scorer | None = None,
     trainer: Trainer | None = None,
     track: Track | None = None,
@@ -50,6 +51,7 @@ def compare(
     With `rows` every cell shows its predictions too, the first cell's also at the top. `scorer` and `trainer` default
     to `promptkit.score` and `promptkit.train`. A text in an attribute `identity` of theirs names them in the result and
     in every cell that depends on them; without one their cells are never found again (see docs/runs.md).
+    Code that a model brings runs only with `trust_remote_code`.
 
     Raises a PromptkitError for whatever is wrong with task, template, data, model, settings or folder.
     """
@@ -58,7 +60,7 @@ def compare(
     chosen = asked_for.scored
     prices = load_prices(prices) if isinstance(prices, str | Path) else prices
     bounds = bind_templates(task, chosen.templates)
-    loaded = load(model, chosen.dtype, device)
+    loaded = load(model, chosen.dtype, device, trust_remote_code)
     methods = choose_methods(task, chosen, bounds, loaded)
     splits = load_splits(
         task,

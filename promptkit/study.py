@@ -41,6 +41,7 @@ def study(
     data: Data | None = None,
     out: str | Path | None = None,
     device: str | None = None,
+    trust_remote_code: bool = False,
     workers: int = 1,
     dry_run: bool = False,
     scorer: Scorer | None = None,
@@ -58,6 +59,7 @@ def study(
     what it will take: cells, trainings, tokens and minutes. With a `budget` in the settings only so many calls are
     made, and the result has `budget`: the spread as far as they tell; see `promptkit.spending`. What an own `scorer` or
     `trainer` must say of itself is in docs/runs.md.
+    Code that a model brings runs only with `trust_remote_code`.
 
     Raises a PromptkitError for whatever is wrong with task, templates, data, models, settings or folder.
     """
@@ -68,7 +70,7 @@ def study(
     if workers > 1 and identity.settings:
         raise PromptkitError("several workers score and train with promptkit's own; leave `workers` out")
     models = asked.models or (model if isinstance(model, str) else complete(model),)
-    plan = Study(task, asked, data, out, device, models, identity)
+    plan = Study(task, asked, data, out, device, models, identity, trust_remote_code)
     if dry_run:
         return plan.forecast()
     track = track or (lambda name: lambda done, total: None)
@@ -77,7 +79,7 @@ def study(
     done: list[Done] = []
     away: list[Done] = []
     for name in models:
-        loaded = load(name, plan.settings.dtype, device)
+        loaded = plan.load(name)
         work = plan.work(loaded, scorer, trainer)
         points, bundles = plan.points(loaded, OrderSearch(loaded, plan.splits, plan.run, track))
         if workers > 1:
@@ -105,9 +107,11 @@ class Study:
         device: str | None,
         models: Sequence[Model | str],
         identity: Identity | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         self.task, self.settings, self.data, self.device = task, settings, data, device
         self.models, self.identity = models, identity or Identity()
+        self.trust_remote_code = trust_remote_code
         self.splits = load_splits(
             task,
             data=data,
@@ -126,6 +130,10 @@ class Study:
         asked = {**_describe(task, settings, self.splits, self.away, models), **self.identity.settings}
         sizes = {hash_records(each.test): len(each.test) for each in (self.splits, *self.away.values())}
         self.run = Run.plan(Path(out) if out else default_folder(f"{task.name}-study", asked), Made(asked), sizes)
+
+    def load(self, model: Model | str) -> Model:
+        """Return a model of the study, by its name or as it is given."""
+        return load(model, self.settings.dtype, self.device, self.trust_remote_code)
 
     def points(self, model: Model, search: Search = first_candidates) -> tuple[list[Point], list[list[Point]]]:
         """Return the cells for this model, and the same in bundles that are scored together.
@@ -187,7 +195,7 @@ class Study:
         plain = replace(self.settings, calibrate=())
         grid: list[tuple[Model, Point]] = []
         for name in self.models:
-            model = load(name, plain.dtype, self.device)
+            model = self.load(name)
             search = OrderSearch(model, self.splits, self.run, track)
             grid += [(model, point) for point in self.plan(model, plain, search)]
         purse = Purse(self.splits, plain, self.run, scorer, track("all"))
@@ -226,7 +234,7 @@ class Study:
         cells = trainings = 0
         tokens = seconds = 0.0
         for name in self.models:
-            loaded = load(name, self.settings.dtype, self.device)
+            loaded = self.load(name)
             points, bundles = self.points(loaded)
             work = self.work(loaded)
             trainings += sum(bool(bundle[0].rows) and not all(map(work.is_done, bundle)) for bundle in bundles)
@@ -254,7 +262,7 @@ class Study:
         if not isinstance(model, str):
             raise PromptkitError("several workers load the model themselves; give its name or folder, or one worker")
         missing = [number for number, bundle in enumerate(bundles) if not all(map(work.is_done, bundle))]
-        given = (self.task, self.settings, self.data, self.run.folder, self.device)
+        given = (self.task, self.settings, self.data, self.run.folder, self.device, self.trust_remote_code)
         names = [each for each in self.models if isinstance(each, str)]
         with worker_pool(workers) as pool:
             parts = [
@@ -290,6 +298,7 @@ def fill_part(
     data: Data | None,
     out: Path,
     device: str | None,
+    trust_remote_code: bool,
     models: Sequence[str],
     model: str,
     numbers: Sequence[int],
@@ -299,8 +308,8 @@ def fill_part(
     import torch
 
     torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    plan = Study(task, settings, data, out, device, models)
-    loaded = load(model, settings.dtype, device)
+    plan = Study(task, settings, data, out, device, models, trust_remote_code=trust_remote_code)
+    loaded = plan.load(model)
     _, bundles = plan.points(loaded, OrderSearch(loaded, plan.splits, plan.run))
     own = [bundles[number] for number in numbers]
     for _ in plan.work(loaded).run_all(own, lambda name: lambda done, total: None):

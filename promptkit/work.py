@@ -29,13 +29,13 @@ Trainer = Callable[..., "Adapter"]
 Track = Callable[[str], Callable[[int, int], None]]
 
 
-def load(model: Model | str, dtype: str, device: str | None) -> Model:
+def load(model: Model | str, dtype: str, device: str | None, trust_remote_code: bool = False) -> Model:
     """Return the model of this name, or the one that is given, which has a fingerprint then."""
     if not isinstance(model, str):
         return complete(model)
     from promptkit.models import load_model
 
-    return load_model(model, dtype=dtype, device=device)
+    return load_model(model, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
 
 
 def default_scorer() -> Scorer:

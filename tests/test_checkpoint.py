@@ -10,14 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig, T5Config
 
+from promptkit.cli import cli
+from promptkit.compare import compare
 from promptkit.errors import ModelError, PromptkitWarning
 from promptkit.models import load_encoder, load_model
 from promptkit.models.checkpoint import list_files
+from promptkit.study import study
+from promptkit.verbs.row_file import score_file
+from promptkit.verbs.training import train_source
 from tests.naive import network, tokenizer
 
 INDEX = "model.safetensors.index.json"
@@ -259,8 +265,16 @@ def test_code_that_a_model_brings_needs_the_flag(folder: Path) -> None:
         load_model(str(folder), trust_remote_code=True)
 
 
-def test_trusted_code_is_run_and_counts(folder: Path) -> None:
-    """With the flag a model's own code runs, and it is part of the hash."""
+@pytest.mark.parametrize("verb", ["compare", "study", "score", "train", "show", "predict", "merge"])
+def test_every_verb_with_a_model_has_the_flag(verb: str) -> None:
+    """Whatever loads a model can be told to trust its code; nothing does so by itself."""
+    [option] = [each for each in cli.commands[verb].params if "--trust-remote-code" in each.opts]
+    assert isinstance(option, click.Option)
+    assert option.is_flag
+
+
+def bring_code(folder: Path) -> None:
+    """Turn a model into one of a kind of its own, with the code for it."""
     (folder / "conf.py").write_text(
         "from transformers import LlamaConfig\nclass MyConfig(LlamaConfig):\n    model_type = 'mynet'\n"
     )
@@ -270,10 +284,36 @@ def test_trusted_code_is_run_and_counts(folder: Path) -> None:
     )
     places = {"AutoConfig": "conf.MyConfig", "AutoModelForCausalLM": "model.MyModel"}
     edit(folder / "config.json", model_type="mynet", architectures=["MyModel"], auto_map=places)
+
+
+def test_trusted_code_is_run_and_counts(folder: Path) -> None:
+    """With the flag a model's own code runs, and it is part of the hash."""
+    bring_code(folder)
     loaded = load_model(str(folder), device="cpu", trust_remote_code=True)
     assert type(loaded.network).__name__ == "MyModel"
     (folder / "model.py").write_text((folder / "model.py").read_text() + "# changed\n")
     assert load_model(str(folder), device="cpu", trust_remote_code=True).hash != loaded.hash
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_flag_reaches_the_model_in_every_way_to_use_it(folder: Path, tmp_path: Path) -> None:
+    """Rows, training, comparisons and studies, its workers too, run a model's code with the flag, and only with it."""
+    bring_code(folder)
+    rows, pairs = tmp_path / "rows.jsonl", tmp_path / "pairs.jsonl"
+    rows.write_text('{"prompt": "the soup", "choices": [" a", " b"]}\n')
+    pairs.write_text('{"prompt": "the soup", "completion": " a"}\n')
+    few: dict[str, Any] = {"limit": 1, "device": "cpu", "out": tmp_path / "run"}
+    given: dict[str, Any] = {"model": str(folder), "trust_remote_code": True}
+    with pytest.raises(ModelError, match="give --trust-remote-code"):
+        score_file(str(rows), model=str(folder), device="cpu")
+    assert score_file(str(rows), device="cpu", **given)["rows"]
+    assert train_source(str(pairs), device="cpu", out=str(tmp_path / "adapter"), epochs=1, **given)["rows"] == 1
+    with pytest.raises(ModelError, match="give --trust-remote-code"):
+        load_model(str(tmp_path / "adapter"), device="cpu")
+    assert load_model(str(tmp_path / "adapter"), device="cpu", trust_remote_code=True).has_adapter
+    assert compare("reviews", methods=("zero-shot",), templates=("sentiment/plain",), **few, **given)["cells"]
+    axes: dict[str, Any] = {"methods": ("zero-shot",), "templates": ("sentiment/plain",), "workers": 2}
+    assert study("reviews", **axes, **{**few, "out": tmp_path / "grid"}, **given)["cells"]
 
 
 @pytest.mark.parametrize("config", [T5Config(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)])

@@ -20,6 +20,7 @@ from promptkit.cli.options import (
     SEED_FOR,
     TEMPLATE,
     TRAINED_DTYPE,
+    TRUST,
     Words,
     combine,
     positive,
@@ -105,7 +106,7 @@ def train(source: str, as_json: bool, **settings: Any) -> None:
 @click.option("--template", help="The template to ask with. Default: that of the training.")
 @click.option("--out", type=click.Path(), help="A new .jsonl or .parquet file. Default: JSONL on stdout.")
 @click.option("--force", is_flag=True, help="Go on where the adapter answers otherwise than when it was saved.")
-@combine(*READ, TRAINED_DTYPE, DEVICE, MEMORY, JSON)
+@combine(*READ, TRAINED_DTYPE, TRUST, DEVICE, MEMORY, JSON)
 def predict(
     file: str,
     adapter: str,
@@ -146,7 +147,7 @@ def predict(
 @click.argument("adapter", metavar="DIR", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), help="The new model's folder.")
 @click.option("--force", is_flag=True, help="Go on where the merged model answers otherwise than the adapter.")
-@combine(TRAINED_DTYPE, DEVICE, JSON)
+@combine(TRAINED_DTYPE, TRUST, DEVICE, JSON)
 def merge(adapter: str, out: str, as_json: bool, **settings: Any) -> None:
     """Add the adapter in DIR to the weights of its base model, and write a plain model folder.
 

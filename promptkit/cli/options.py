@@ -110,8 +110,14 @@ def shots(default: int) -> Function:
 #: Whole numbers that every generator of random numbers takes.
 SEEDS = click.IntRange(-(2**63), 2**63 - 1)
 TASK = click.argument("task", default="reviews")
-MODEL = click.option(
-    "--model", default="tiny", show_default=True, help="A name, a hub id, a folder or an adapter folder."
+TRUST = click.option(
+    "--trust-remote-code",
+    is_flag=True,
+    help="Run the Python files that a model brings (auto_map): read them first.",
+)
+MODEL = combine(
+    click.option("--model", default="tiny", show_default=True, help="A name, a hub id, a folder or an adapter folder."),
+    TRUST,
 )
 DEVICE = click.option("--device", help="Where torch computes: cpu, cuda, cuda:1. Default: cuda where there is one.")
 DTYPE = click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16.")

@@ -20,6 +20,7 @@ def for_rows(settings: dict[str, Any], verb: str) -> dict[str, Any]:
     kept = {
         "score": {
             *("model", "chat", "dtype", "device", "batch_tokens", "memory", "limit", "calibrate"),
+            "trust_remote_code",
             *("samples", "temperature", "top_p", *(["seed"] if settings.get("samples", 1) > 1 else [])),
         },
         "train": set(settings) - {"templates", "data", "balance"},

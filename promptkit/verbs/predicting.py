@@ -187,6 +187,7 @@ def open_labeller(
     device: str | None = None,
     memory: int | None = None,
     force: bool = False,
+    trust_remote_code: bool = False,
 ) -> Labeller:
     """Load an adapter with the task and the template of its training.
 
@@ -208,7 +209,8 @@ def open_labeller(
     bound = load_template(template or card.template).bind(load_task(task or card.task))
     _check_same(adapter, card, bound, task_given=task is not None, template_given=template is not None)
     on_flip = "warn" if force else "error"
-    model = load_model(adapter, dtype=dtype or card.dtype, device=device, on_flip=on_flip)
+    options: dict[str, Any] = {"device": device, "on_flip": on_flip, "trust_remote_code": trust_remote_code}
+    model = load_model(adapter, dtype=dtype or card.dtype, **options)
     return Labeller(model, bound, card.settings.chat, memory)
 
 

@@ -34,6 +34,7 @@ def score_file(
     chat: bool = False,
     dtype: str = "float32",
     device: str | None = None,
+    trust_remote_code: bool = False,
     batch_tokens: int | None = None,
     memory: int | None = None,
     limit: int | None = None,
@@ -57,7 +58,7 @@ def score_file(
         raise DataError(f"{source}: no rows; one object with `prompt` and `choices` per line is expected")
     names = choose_readings(calibrate, refuse_rows(prompts) if calibrate else {})
     prompts = keep_needed(prompts, names)
-    loaded = load_model(model, dtype=dtype, device=device)
+    loaded = load_model(model, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     asked = {"batch_tokens": batch_tokens, "memory": memory}
     options = {**sampling, **{name: value for name, value in asked.items() if value is not None}}
     with Meter(loaded.device) as meter:

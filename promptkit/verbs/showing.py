@@ -53,11 +53,12 @@ def show_prompts(
     split: str = "test",
     chat: bool = False,
     limit: int = 1,
+    trust_remote_code: bool = False,
 ) -> list[View]:
     """Return what the model will see of the first `limit` records, under every template asked for."""
     from promptkit.models import load_encoder
 
-    loaded, encoder = load_task(task), load_encoder(model)
+    loaded, encoder = load_task(task), load_encoder(model, trust_remote_code=trust_remote_code)
     queries = load_records(loaded, split, data=data, limit=limit, seed=seed, labelled=False)
     give: Callable[..., Any] = no_demonstrations
     if any(shots):

@@ -37,6 +37,7 @@ def train_source(
     chat: bool = False,
     dtype: str = "float32",
     device: str | None = None,
+    trust_remote_code: bool = False,
     train_limit: int | None = None,
     balance: bool = False,
     out: str | None = None,
@@ -69,7 +70,7 @@ def train_source(
         metric = task.merit
         one_file = hash_one_file(data)
         pairs, validation = _training_set(task, bounds, data, given, chat, train_limit, balance, notes.append)
-    base, timed = _load(model, dtype, device, pairs, chat, path)
+    base, timed = _load(model, dtype, device, trust_remote_code, pairs, chat, path)
     adapter = train(
         base,
         pairs,
@@ -114,7 +115,13 @@ def is_first_process() -> bool:
 
 
 def _load(
-    name: str, dtype: str, device: str | None, pairs: Sequence[Any], chat: bool, out: Path
+    name: str,
+    dtype: str,
+    device: str | None,
+    trust_remote_code: bool,
+    pairs: Sequence[Any],
+    chat: bool,
+    out: Path,
 ) -> tuple[Model, dict[str, float]]:
     """Return the model, and the seconds of a step in each number format that was timed to choose one."""
     from promptkit.models import load_model
@@ -122,17 +129,17 @@ def _load(
     from promptkit.train.precision import choose_dtype
     from promptkit.train.processes import as_the_first, join_processes
 
-    device = device or _own_gpu()
+    options: dict[str, Any] = {"device": device or _own_gpu(), "trust_remote_code": trust_remote_code}
     if dtype != "auto":
-        return load_model(name, dtype=dtype, device=device), {}
+        return load_model(name, dtype=dtype, **options), {}
     started = started_dtype(out)
     if started:
-        return load_model(name, dtype=started, device=device), {}
-    model = load_model(name, device=device)
+        return load_model(name, dtype=started, **options), {}
+    model = load_model(name, **options)
     join_processes(model.device)
     timing = as_the_first(lambda: choose_dtype(model, pairs, chat=chat))
     if timing.dtype != model.dtype:
-        model = load_model(name, dtype=timing.dtype, device=device)
+        model = load_model(name, dtype=timing.dtype, **options)
     return model, dict(timing.seconds)
 
 
