@@ -63,7 +63,9 @@ class TrainSettings(BaseModel):
 
     `rank` and `alpha` are None for IA3, which has neither. `top_layers` counts from the output; None is all.
     `micro_batch` rows at most go through the network at once; None is the whole batch. `processes` took part.
-    `seed` is the one seed given; `seeds` is what each source of chance got.
+    `seed` is the one seed given; `seeds` is what each source of chance got. `system` is the turn of a chat that holds
+    the instruction; `join` is "turn" where an answer begins as a turn does, and empty in cards of chats from before it
+    did: these were trained with the white space that joins answers to plain prompts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,6 +87,8 @@ class TrainSettings(BaseModel):
     metric: Literal["accuracy", "macro_f1"] = "accuracy"
     patience: int = Field(ge=1)
     chat: bool
+    system: Literal["system", "user"] = "system"
+    join: Literal["", "turn"] = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -174,6 +178,16 @@ class AdapterCard(BaseModel):
     def may_know(self, one_file: str) -> bool:
         """Return whether the adapter may have been trained on a part of the file that has this hash."""
         return bool(one_file) and self.one_file in (None, one_file)
+
+    @property
+    def other_join(self) -> str:
+        """What is to be said where it was trained on chats whose answers began otherwise than now; else nothing."""
+        if not self.settings.chat or self.settings.join:
+            return ""
+        return (
+            "was trained on chat turns whose answers began with the white space of plain prompts, and they begin "
+            "without it now; train it again"
+        )
 
     def changes(self, model: Model, files_hash: str) -> tuple[str, ...]:
         """Return in words what differs from when the adapter was saved, and may change what the model says."""

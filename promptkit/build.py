@@ -19,7 +19,7 @@ from promptkit.files import rows_to_table
 from promptkit.local import Data
 from promptkit.order import BY_NEARNESS, order_demonstrations
 from promptkit.pair import pair_table
-from promptkit.prompt import Prompt, build_prompt, prompt_row
+from promptkit.prompt import Prompt, build_prompt, check_system, prompt_row
 from promptkit.record import Record
 from promptkit.select import Draw, Embed, Probabilities, Selector
 from promptkit.splits import describe_missing, is_cut, iterate_half
@@ -37,7 +37,7 @@ Item = TypeVar("Item")
 Templates: TypeAlias = "Template | str | Path | Sequence[Template | str | Path] | Mapping[str, float] | None"
 Rows = Iterator[dict[str, Any]]
 #: The settings of pairs that are no more than one split in one template.
-PLAIN = frozenset({"split", "limit", "seed", "data", "chat"})
+PLAIN = frozenset({"split", "limit", "seed", "data", "chat", "system"})
 #: Rows gathered before they become one Arrow batch.
 BATCH_ROWS = 10_000
 
@@ -112,11 +112,13 @@ def iterate_prompts(
     train_limit: int | None = None,
     data: Data | None = None,
     chat: bool = False,
+    system: str = "system",
     embed: Embed | None = None,
     probabilities: Probabilities | None = None,
 ) -> Iterator[Prompt]:
     """Yield the prompts of a split; the arguments are those of `build_prompts`."""
-    task, bound = _bind(task, template)
+    check_system(system, chat=chat)
+    task, bound = _bind(task, template, system)
     show: Callable[[Record, int], tuple[Record, ...]] = no_demonstrations
     if k:
         pool = _take(task, pool_split, "train", train_limit, seed, data, labelled=True)
@@ -151,8 +153,9 @@ def build_prompts(
     given), `split` ("test") of the queries, `pool_split` ("train") of the demonstrations, `limit`
     queries and `train_limit` pool records after a shuffle by `seed`, `data` (local files or rows in
     memory in place of the task's source, see docs/tasks.md; one file is cut in two, and is the whole of a
-    split that is named), `chat` (adds `messages`), `embed` and `probabilities` (what a selection may ask a model, see
-    `promptkit.select.Selector`). With `streaming` the rows are rendered as they are read and nothing is kept.
+    split that is named), `chat` (adds `messages`), `system` ("system"; "user" puts the instruction into the first user
+    turn), `embed` and `probabilities` (what a selection may ask a model, see `promptkit.select.Selector`). With
+    `streaming` the rows are rendered as they are read and nothing is kept.
 
     Columns: id, prompt, choices, label (index, or text where the answer is free), demonstration_ids,
     template, template_hash, task; messages with `chat`; generation {stop, max_tokens, answer} where the
@@ -182,13 +185,13 @@ def build_pairs(
 
     Keyword arguments: `split` ("train"), `limit` records after a shuffle by `seed` (0), `data` (local files or
     rows in memory in place of the task's source, see docs/tasks.md; one file is cut in two, and is the whole of a split
-    that is named), `chat` (adds `messages`);
+    that is named), `chat` (adds `messages`) and `system` (as there);
     `epochs` (1), `per_record` templates drawn for a record, `k` demonstrations or several numbers of them, their
     `selection`, `order` and `train_limit`, `labels` (wordings: "own", words, "swapped", "random", one or several, or
     name -> weight), `balance`, `hold_out`, `copies` ("near", "exact", "keep": what is left out; "keep" where nothing is
-    given but one template, `split`, `limit`, `seed`, `data` and `chat`, else "near"): see docs/building.md. With a
-    mixture, those of `promptkit.sets.Mixture` in place of what its file says. With `streaming` nothing is kept, and the
-    rows can be rendered by `num_shards` workers.
+    given but one template, `split`, `limit`, `seed`, `data`, `chat`, `system`, else "near"): see docs/building.md. With
+    a mixture, those of `promptkit.sets.Mixture` in place of what its file says. With `streaming` nothing is kept, and
+    the rows can be rendered by `num_shards` workers.
 
     Columns: id, prompt, completion (rationale, if the template has one, and target), label, choices (empty
     where the answer is free), demonstration_ids, template, template_hash, task, task_hash; messages with `chat`; epoch,
@@ -242,10 +245,10 @@ def _plain_tables(task: object, template: Any, settings: Mapping[str, Any]) -> I
     return None
 
 
-def _bind(task: Task | str, template: Template | str) -> tuple[Task, BoundTemplate]:
+def _bind(task: Task | str, template: Template | str, system: str) -> tuple[Task, BoundTemplate]:
     task = task if isinstance(task, Task) else load_task(task)
     template = template if isinstance(template, Template) else load_template(_find_one(str(template), task))
-    return task, template.bind(task)
+    return task, template.bind(task, system=system)
 
 
 def _find_one(pattern: str, task: Task) -> str:
@@ -289,8 +292,10 @@ def _pair_tables(
     seed: int = 0,
     data: Data | None = None,
     chat: bool = False,
+    system: str = "system",
 ) -> Iterator[pyarrow.Table]:
-    task, bound = _bind(task, template)
+    check_system(system, chat=chat)
+    task, bound = _bind(task, template, system)
     records = iter(_take(task, split, "train", limit, seed, data, labelled=True))
     while True:
         with _collector_paused():

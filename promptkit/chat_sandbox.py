@@ -14,6 +14,7 @@ from jinja2.parser import Parser
 
 from promptkit.environment import Sandbox
 from promptkit.errors import TemplateError
+from promptkit.limits import check_specification
 from promptkit.printing import check_python
 from promptkit.sandbox import RENDER_ERRORS, explain_reason
 
@@ -70,8 +71,13 @@ def _make_environment(now: Callable[[], datetime.datetime]) -> Sandbox:
         check_python, json=json.dumps, trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: now().strftime(form)
+    environment.globals["strftime_now"] = lambda form: _tell_time(now(), form)
     return environment
+
+
+def _tell_time(now: datetime.datetime, form: str) -> str:
+    check_specification(now, form)  # `%999999999d` is as wide as that
+    return now.strftime(form)
 
 
 def _refuse(message: object) -> None:

@@ -59,7 +59,7 @@ def compare(
     asked_for = CompareSettings(**settings)
     chosen = asked_for.scored
     prices = load_prices(prices) if isinstance(prices, str | Path) else prices
-    bounds = bind_templates(task, chosen.templates)
+    bounds = bind_templates(task, chosen.templates, system=chosen.system)
     loaded = load(model, chosen.dtype, device, trust_remote_code)
     methods = choose_methods(task, chosen, bounds, loaded)
     splits = load_splits(
@@ -130,5 +130,5 @@ def _asked(task: Task, settings: CompareSettings, splits: Splits, model: Model, 
 def _given(settings: CompareSettings) -> dict[str, Any]:
     """Return the settings, less those that change nothing where they are empty."""
     empty = asdict(CompareSettings())
-    quiet = {"calibrate", "train_sizes", "retrieval", "samples", "temperature", "top_p", "memory"}
+    quiet = {"calibrate", "train_sizes", "retrieval", "samples", "temperature", "top_p", "memory", "system"}
     return {key: value for key, value in asdict(settings).items() if key not in quiet or value != empty[key]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from promptkit.build import Demonstrations, render_prompts
 from promptkit.content_free import ContentFree
 from promptkit.errors import WindowError
 from promptkit.metrics import correctness, measure
-from promptkit.prompt import Prompt
+from promptkit.prompt import SYSTEM, TURN, Prompt
 from promptkit.readings import split_readings, store_table
 from promptkit.record import Record
 from promptkit.score.sampling import Sampling
@@ -34,6 +35,12 @@ Scorer = Callable[..., "Table"]
 OVERLONG = ("error", "drop")
 #: The encoder of a machine without sentence-transformers.
 HIDDEN = "hidden states"
+#: The share of the probability that the choices of a prompt have together, below which that is said.
+LOW_MASS = 0.1
+LOW_MASS_MEANS = (
+    f"the choices together have less than {100 * LOW_MASS:.0f} % of the probability, so the model would rather write "
+    "something else (see docs/scoring.md)"
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,10 @@ class Condition:
             asked["rationale"] = self.rationale
         if self.draw and asks_for_vectors(self.draw.selection):
             asked["encoder"] = find_encoder()
+        if self.chat:
+            asked["join"] = TURN  # cells from before it was one joined answers as plain prompts do
+            if self.bound.system != SYSTEM[0]:
+                asked["system"] = self.bound.system
         return {
             **asked,
             "method": self.method,
@@ -327,7 +338,7 @@ def summarize_predictions(rows: Sequence[Mapping[str, Any]], label_count: int | 
     if None in labels:
         unread = sum(answer is None for answer in predicted)
         known = {"n": len(rows), "accuracy": None, "ci95": None, "macro_f1": None, "unread": unread}
-        return {**known, **summarize_votes(rows)}
+        return {**known, "choice_mass": measure_mass(rows), **summarize_votes(rows)}
     figures = measure(predicted, labels, label_count)
     return {
         "n": figures.n,
@@ -337,8 +348,21 @@ def summarize_predictions(rows: Sequence[Mapping[str, Any]], label_count: int | 
         "macro_f1_ci95": macro_f1_interval([predicted], labels, label_count).as_list() if label_count else None,
         "unread": figures.unread,
         "distribution": [list(pair) for pair in figures.distribution] if label_count else None,
+        "choice_mass": measure_mass(rows),
         **summarize_votes(rows),
     }
+
+
+def measure_mass(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the probability that a model gives the choices of a prompt together, as a mean over predictions.
+
+    It is the sum of their probabilities as whole texts, before any calibration, and 1 at most: a choice may begin
+    another one. To six places, as log-likelihoods are kept. None where no choice was scored. Of several samples each
+    counts.
+    """
+    scored = [scores for row in rows for scores in (row["logprobs"], *(s["logprobs"] for s in row.get("samples", ())))]
+    masses = [min(1.0, math.fsum(map(math.exp, scores))) for scores in scored if scores]
+    return round(math.fsum(masses) / len(masses), 6) if masses else None
 
 
 def right_answers(result: Mapping[str, Any]) -> tuple[int, ...]:

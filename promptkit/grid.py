@@ -22,6 +22,7 @@ from promptkit.order import order_demonstrations, sample_orders
 from promptkit.order_search import Search, Wanted, first_candidates, parse_search
 from promptkit.parsing import is_whole, parse_toml, parse_whole
 from promptkit.plan import METHODS, Step, judge_spec, passes_over, refuse_methods
+from promptkit.prompt import check_system
 from promptkit.readings import choose_readings, refuse_readings
 from promptkit.record import Record
 from promptkit.select import Draw, Selector, without_model
@@ -95,6 +96,7 @@ class StudySettings:
     limit: int | None = 200
     train_limit: int | None = 512
     chat: bool = False
+    system: str = "system"
     dtype: str = "float32"
     overlong: str = "error"
     batch_tokens: int | None = None
@@ -124,6 +126,7 @@ class StudySettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise PromptkitError(f"{name} is {value}; it must be 1 or more")
+        check_system(self.system, chat=self.chat)
         for name, values in (("formats", self.formats), ("orders", self.orders)):
             if any(is_whole(value) and parse_whole(value) < 1 for value in values):
                 raise PromptkitError(f"{name} are {', '.join(values)}; a number of them must be 1 or more")
@@ -263,7 +266,8 @@ def bind_ways(task: Task, settings: StudySettings) -> Iterator[tuple[BoundTempla
     for template in load_templates(task, settings):
         name = template.name
         for form in _choose_formats(settings, template):
-            bound = apply_format(template, parse_format(form)).bind(task) if form != OWN else template.bind(task)
+            formatted = apply_format(template, parse_format(form)) if form != OWN else template
+            bound = formatted.bind(task, system=settings.system)
             for words in settings.labels:
                 yield _with_words(bound, words), {"template": name, "format": form, "labels": words}
 

@@ -91,7 +91,11 @@ class TokenCounter:
 
             encoder, prompts = self.model.encoder, list(render_prompts(bound, self.splits.test, chat=chat))
             texts = [encoder.chat_prefix(prompt.messages) if chat else prompt.text for prompt in prompts]
-            pairs = [(text, choice) for text, prompt in zip(texts, prompts, strict=True) for choice in prompt.choices]
+            pairs = [
+                (text, encoder.chat_completion(prompt.messages, choice) if chat else choice)
+                for text, prompt in zip(texts, prompts, strict=True)
+                for choice in prompt.choices
+            ]
             labels = sum(len(each.ids) - each.start for each in encoder.join_all(pairs, chat=chat))
             self._bare[key] = (
                 fmean(map(len, encoder.encode_all(texts, chat=chat))),

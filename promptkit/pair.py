@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from promptkit.prompt import Message, message_rows, render_completion, render_messages, render_text
+from promptkit.prompt import Message, message_rows, move_join, render_completion, render_messages, render_text
 from promptkit.record import Record
 from promptkit.template import BoundTemplate
 
@@ -58,13 +58,19 @@ def build_pair(
 
 
 def pair_row(pair: Pair) -> dict[str, Any]:
-    """Return the pair as one row of a data set; `messages` only where there are any."""
+    """Return the pair as one row of a data set; `messages` only where there are any.
+
+    With messages, the completion is the content of the turn that answers them, as in `prompt_row`.
+    """
+    prompt, completion, choices = pair.prompt, pair.completion, pair.choices
+    if pair.messages:
+        prompt, completion, choices = move_pair_join(prompt, completion, choices)
     row: dict[str, Any] = {
         "id": pair.id,
-        "prompt": pair.prompt,
-        "completion": pair.completion,
+        "prompt": prompt,
+        "completion": completion,
         "label": pair.label,
-        "choices": list(pair.choices),
+        "choices": list(choices),
         "demonstration_ids": list(pair.demonstration_ids),
         "template": pair.template,
         "template_hash": pair.template_hash,
@@ -74,6 +80,16 @@ def pair_row(pair: Pair) -> dict[str, Any]:
     if pair.messages:
         row["messages"] = message_rows(pair.messages)
     return row
+
+
+def move_pair_join(prompt: str, completion: str, choices: Sequence[str]) -> tuple[str, str, tuple[str, ...]]:
+    """Return (prompt, completion, choices) with the white space that joins them at the end of the prompt.
+
+    Choices of which the completion is none follow a text that is written first, and stay as they are.
+    """
+    alike = completion in choices
+    prompt, (completion, *others) = move_join(prompt, [completion, *(choices if alike else ())])
+    return prompt, completion, tuple(others if alike else choices)
 
 
 def pair_table(bound: BoundTemplate, records: Sequence[Record], *, chat: bool = False) -> pyarrow.Table:
@@ -88,15 +104,19 @@ def pair_table(bound: BoundTemplate, records: Sequence[Record], *, chat: bool = 
     def same(value: object, kind: pyarrow.DataType) -> pyarrow.Array:
         return pyarrow.repeat(pyarrow.scalar(value, kind), count)
 
-    choices = bound.shared_choices
+    prompts = [render_text(bound, record) for record in records]
+    completions = [render_completion(bound, record) for record in records]
+    choices, own = bound.shared_choices, [bound.choices(record) for record in records]
+    if chat and records:
+        moved = map(move_pair_join, prompts, completions, own)
+        prompts, completions, own = map(list, zip(*moved, strict=True))
+        choices = own[0] if choices is not None else None
     columns = {
         "id": pyarrow.array([record.id for record in records], text),
-        "prompt": pyarrow.array([render_text(bound, record) for record in records], text),
-        "completion": pyarrow.array([render_completion(bound, record) for record in records], text),
+        "prompt": pyarrow.array(prompts, text),
+        "completion": pyarrow.array(completions, text),
         "label": pyarrow.array([record.label for record in records]),
-        "choices": pyarrow.array([bound.choices(record) for record in records], texts)
-        if choices is None
-        else same(choices, texts),
+        "choices": pyarrow.array(own, texts) if choices is None else same(choices, texts),
         "demonstration_ids": same([], texts),
         "template": same(bound.template.name, text),
         "template_hash": same(bound.template.hash, text),

@@ -22,6 +22,7 @@ from promptkit.errors import (
 )
 from promptkit.evaluate import OVERLONG, Condition, fit_prompts, hash_records
 from promptkit.order import order_demonstrations
+from promptkit.prompt import check_system
 from promptkit.readings import NOT_FOR_COT, choose_readings, refuse_readings
 from promptkit.record import Record
 from promptkit.score.sampling import Sampling, choose_sampling
@@ -77,6 +78,7 @@ class CompareSettings:
     train_sizes: tuple[int, ...] = ()
     retrieval: str | None = None
     chat: bool = False
+    system: str = "system"
     rank: int = 8
     epochs: int = EPOCHS
     learning_rate: float | None = None
@@ -120,6 +122,7 @@ class CompareSettings:
                 f"retrieval {self.retrieval!r} chooses the same demonstrations for every query; name one that goes by "
                 f"the query, such as {RETRIEVAL}, or {NO_RETRIEVAL}"
             )
+        check_system(self.system, chat=self.chat)
         _ = self.sampling  # which refuses what is out of range
 
     @property
@@ -181,18 +184,20 @@ class Step:
         return splits.pool[: self.pool_rows]
 
 
-def bind_templates(task: Task, patterns: Sequence[str] = ()) -> list[BoundTemplate]:
+def bind_templates(task: Task, patterns: Sequence[str] = (), *, system: str = "system") -> list[BoundTemplate]:
     """Return the templates that match, or the family's `plain` and `cot`, checked against the task.
+
+    `system` is that of `Template.bind`.
 
     Raises TemplateError for a pattern that matches nothing and a template that does not fit the task.
     """
     names = match_templates(patterns, task.templates) if patterns else []
-    bounds = [load_template(name).bind(task) for name in names]
+    bounds = [load_template(name).bind(task, system=system) for name in names]
     known = find_templates()
     for default, is_cot in (("plain", False), ("cot", True)):
         name = f"{task.templates}/{default}"
         if name in known and not any(bound.template.is_cot == is_cot for bound in bounds):
-            bounds.append(load_template(name).bind(task))
+            bounds.append(load_template(name).bind(task, system=system))
     if not bounds:
         raise TemplateError(
             f"task {task.name!r} wants the template family {task.templates!r}, which has no `plain` template; "

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from promptkit.errors import PromptkitError
 from promptkit.record import Record
 from promptkit.template import BoundTemplate
+
+#: The turns that may hold the instruction of a chat: its own, or the first user's.
+SYSTEM = ("system", "user")
+#: How an answer joins what asks for it in a chat: as a turn of its own, without the white space of a plain prompt.
+TURN = "turn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +102,61 @@ def render_text(bound: BoundTemplate, query: Record, demonstrations: Sequence[Re
 
 
 def render_messages(bound: BoundTemplate, query: Record, demonstrations: Sequence[Record] = ()) -> tuple[Message, ...]:
-    """Return the same as chat turns: instruction = system, a user and an assistant turn per demonstration."""
+    """Return the same as chat turns: instruction = system, a user and an assistant turn per demonstration.
+
+    Answers begin as turns do, see `trim_answer`; the instruction stands where `bound.system` says.
+    """
     turns = [Message("system", bound.instruction)] if bound.instruction else []
     for record in demonstrations:
         turns += [
             Message("user", bound.input(record)),
-            Message("assistant", render_completion(bound, record)),
+            Message("assistant", trim_answer(render_completion(bound, record))),
         ]
-    return (*turns, Message("user", bound.input(query)))
+    return place_system((*turns, Message("user", bound.input(query))), bound.system)
+
+
+def trim_answer(text: str) -> str:
+    """Return an answer as the content of a chat turn: without the white space that joins it to a plain prompt.
+
+    That is all white space at its beginning; a text of white space alone stays as it is.
+    """
+    return text.lstrip() or text
+
+
+def move_join(prompt: str, completions: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Return (prompt, completions) with the white space that joins them at the end of the prompt.
+
+    What they say together stays the same, and each completion is the content of a chat turn. Where completions begin
+    with different white space, only what they share is moved.
+    """
+    spaces = [text[: len(text) - len(trim_answer(text))] for text in completions]
+    shared = os.path.commonprefix(spaces)  # noqa: RUF071 - characters are meant
+    return prompt + shared, tuple(text[len(shared) :] for text in completions)
+
+
+def check_system(system: str, *, chat: bool = True) -> None:
+    """Raise PromptkitError for what is no place for the instruction in a chat, and for one where there is no chat."""
+    if system not in SYSTEM:
+        raise PromptkitError(
+            f"system is {system!r}: expected {' or '.join(SYSTEM)}, the turn that holds the instruction"
+        )
+    if system != SYSTEM[0] and not chat:
+        raise PromptkitError(f"system {system!r} is for chat turns, and prompts are plain here; give --chat too")
+
+
+def place_system(messages: tuple[Message, ...], system: str) -> tuple[Message, ...]:
+    """Return chat turns with the instruction where `system` says: with "user" in front of the first user's content.
+
+    A blank line stands between them.
+    """
+    check_system(system)
+    told = [message.content for message in messages if message.role == "system"]
+    rest = [message for message in messages if message.role != "system"]
+    first = next((index for index, message in enumerate(rest) if message.role == "user"), None)
+    if system == "system" or not told or first is None:
+        return messages
+    rest[first] = replace(rest[first], content="\n\n".join([*told, rest[first].content]))
+    return tuple(rest)
 
 
 def build_prompt(
@@ -162,12 +215,19 @@ def prompt_from_row(row: Mapping[str, Any]) -> Prompt:
 
 
 def prompt_row(prompt: Prompt) -> dict[str, Any]:
-    """Return the prompt as one row of a data set; `messages` only where there are any."""
+    """Return the prompt as one row of a data set; `messages` only where there are any.
+
+    With messages, choices are the contents of the turn that answers them, and what joins them to a plain prompt ends
+    that (see `move_join`): the row is the same prompt in both forms.
+    """
     writing = prompt.generation
+    text, choices = prompt.text, prompt.choices
+    if prompt.messages and choices and not writing:
+        text, choices = move_join(text, choices)
     row: dict[str, Any] = {
         "id": prompt.id,
-        "prompt": prompt.text,
-        "choices": list(prompt.choices),
+        "prompt": text,
+        "choices": list(choices),
         "label": prompt.label,
         "demonstration_ids": list(prompt.demonstration_ids),
         "template": prompt.template,

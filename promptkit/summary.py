@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from promptkit.cost import Cost, PromptFlops, Shape, break_even, mean_cost, prompt_flops, shape_of
-from promptkit.evaluate import Condition, right_answers, summarize_cell
+from promptkit.evaluate import LOW_MASS, LOW_MASS_MEANS, Condition, measure_mass, right_answers, summarize_cell
 from promptkit.metrics import Answer
 from promptkit.outcome.words import describe_cautions
 from promptkit.readings import NOT_FOR_COT, Readings, measure_cell, measure_method, read_predictions
@@ -196,6 +196,7 @@ def describe_method(task: Task, cells: Sequence[Finished]) -> dict[str, Any]:
         "accuracy": {**accuracy.as_dict(), "ci95": bootstrap_interval(right, groups=sampled).as_list()},
         "macro_f1": _macro_f1(task, cells, [f["macro_f1"] for f in figures]) if task.labels else None,
         "unread": fmean(f["unread"] for f in figures),
+        "choice_mass": _mean_mass(figures),
         **mean_votes(figures),
         **describe_majority(predicted, right if task.labels else None, first.labels, sampled),
         "cost": mean_cost(cell.cost for cell in cells).as_dict(),
@@ -205,6 +206,11 @@ def describe_method(task: Task, cells: Sequence[Finished]) -> dict[str, Any]:
         readings = [cell.readings for cell in cells]
         row["calibrations"] = measure_method(readings, first.labels, len(task.labels or ()), sampled)
     return row
+
+
+def _mean_mass(figures: Sequence[Mapping[str, Any]]) -> float | None:
+    masses = [each["choice_mass"] for each in figures if each["choice_mass"] is not None]
+    return fmean(masses) if masses else None
 
 
 def _macro_f1(task: Task, cells: Sequence[Finished], values: Sequence[float]) -> dict[str, Any]:
@@ -331,6 +337,17 @@ def describe_dropped(finished: Sequence[Finished], where: str) -> list[str]:
     return [said] if names else []
 
 
+def describe_low_mass(finished: Sequence[Finished]) -> list[str]:
+    """Say after the prompts of which conditions the model would rather write something else than any choice."""
+    masses: dict[str, list[float]] = {}
+    for cell in finished:
+        if (mass := measure_mass(cell.result["predictions"])) is not None:
+            name = say_condition(cell) if cell.train_rows is None else cell.condition.method
+            masses.setdefault(name, []).append(mass)
+    low = [f"{name} {100 * fmean(own):.2g} %" for name, own in masses.items() if fmean(own) < LOW_MASS]
+    return [f"{LOW_MASS_MEANS}: {', '.join(low)}"] if low else []
+
+
 def describe_notes(finished: Sequence[Finished]) -> list[str]:
     """Say what a reader of the figures must know: joins, drops, limits, and what the scorer noticed."""
     notes = []
@@ -343,6 +360,7 @@ def describe_notes(finished: Sequence[Finished]) -> list[str]:
         total = sum(cell.result[key] for cell in finished)
         if total:
             notes.append(f"{total:,} {what}")
+    notes += describe_low_mass(finished)
     if len({bool(cell.readings) for cell in finished}) > 1:
         notes.append(NOT_FOR_COT)
     said = dict.fromkeys(note for cell in finished for note in cell.result["notes"])

@@ -100,8 +100,10 @@ class Template:
         """Whether a rationale comes before the answer (a chain-of-thought template)."""
         return "rationale" in self.parts
 
-    def bind(self, task: Task) -> BoundTemplate:
+    def bind(self, task: Task, *, system: str = "system") -> BoundTemplate:
         """Check the template against `task` and return it ready to render the task's records.
+
+        `system` says which turn of a chat holds the instruction, see `BoundTemplate`.
 
         Raises TemplateError, with file and line, where a part asks for a field that the task does not
         have (the nearest name is suggested) or where `labels` leaves out a label of the task.
@@ -111,7 +113,7 @@ class Template:
                 f"{display_path(self.path)}: task {task.name!r} is answered in free text; the template does not say "
                 'how to read it; add {% set answer = "…(…)…" %}, a regular expression with a group'
             )
-        return BoundTemplate(self._fit(task), task, _words(self, task))
+        return BoundTemplate(self._fit(task), task, _words(self, task), system)
 
     def _fit(self, task: Task) -> Template:
         return replace(self, parts={name: _fit(part, task) for name, part in self.parts.items()})
@@ -132,15 +134,17 @@ class Template:
 class BoundTemplate:
     """A template that fits a task; renders the task's records, part by part, byte for byte.
 
-    `words` are the verbalizers in the order of the task's labels (empty where the task has none).
+    `words` are the verbalizers in the order of the task's labels (empty where the task has none). `system` is the turn
+    of a chat that holds the instruction: "system" its own, "user" the first user's.
     """
 
     template: Template
     task: Task
     words: tuple[str, ...]
+    system: str = "system"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"template": self.template, "task": self.task, "words": self.words}
+        return {"template": self.template, "task": self.task, "words": self.words, "system": self.system}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update({**state, "template": state["template"]._fit(state["task"])})

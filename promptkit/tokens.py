@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, takewhile
 from typing import TYPE_CHECKING
 
+from promptkit.chat import Chat
 from promptkit.errors import DataError, ModelError
 from promptkit.pieces import find_splitter
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from promptkit.prompt import Message
 
 _REMEMBERED = 2**20  # tokens: the same prompts are measured, then scored, and share most of their lines
-_STAND_IN = "stand-in-for-the-answer"  # a word no chat template trims, splits or escapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,47 +99,37 @@ class Encoder:
         """The text of `ids`, special tokens left out, spaces as they are."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    @cached_property
+    def chat(self) -> Chat:
+        """The tokenizer's own chat template. Raises ModelError where there is none, or it cannot be read."""
+        return Chat(self.tokenizer)
+
     def chat_prefix(self, messages: Sequence[Message]) -> str:
         """The tokenizer's own rendering of `messages` up to where the assistant's answer begins.
 
-        Raises ModelError where the tokenizer has no chat template, or its template refuses these messages.
+        What the template opens every answer with (an empty block of thoughts) is part of it. Raises ModelError where
+        the tokenizer has no chat template, or its template refuses these messages or does not print them whole.
         """
-        return self._render_chat(messages, add_generation_prompt=True)
+        return self.chat.prefix(messages)
 
     def chat_completion(self, messages: Sequence[Message], target: str) -> str:
-        """What the chat template makes of `target` as the assistant's turn after `chat_prefix(messages)`."""
-        return self.chat_completions(messages, [target])[0]
+        """What the chat template makes of `target` as the assistant's turn after `chat_prefix(messages)`.
 
-    def chat_completions(self, messages: Sequence[Message], targets: Sequence[str]) -> list[str]:
-        """What the chat template makes of each of `targets` as the assistant's turn after `chat_prefix(messages)`.
-
-        The end-of-turn text is left out. A template that trims turns trims the target here too; one that
-        opens the turn with more than the generation prompt (an empty thinking block) has that in front.
+        The white space at its beginning, which joins it to a plain prompt, and the end of the turn are left out. A
+        template that trims turns trims the target here too.
         """
-        from promptkit.prompt import Message
-
-        def turn(content: str) -> str:
-            return self._render_chat([*messages, Message("assistant", content)], add_generation_prompt=False)
-
-        prefix = self.chat_prefix(messages)
-        head, _, tail = turn(_STAND_IN).rpartition(_STAND_IN)
-        opening = head[len(prefix) :] if head.startswith(prefix) else ""
-        found = []
-        for target, rendered in zip(targets, map(turn, targets), strict=True):
-            trimmed = rendered.startswith(head) and rendered.endswith(tail)
-            found.append(opening + (rendered[len(head) : len(rendered) - len(tail)] if trimmed else target))
-        return found
+        return self.chat.answer(messages, target)
 
     def answer_end(self, messages: Sequence[Message] = ()) -> tuple[int, ...]:
-        """The token that ends an answer: the EOS or, after chat messages, what ends the assistant's turn; or none."""
+        """The token that ends an answer: the EOS or, after chat messages, what ends the assistant's turn; or none.
+
+        That is the first token of a vocabulary's added ones, whatever else says that it is special, which the template
+        writes behind the answer.
+        """
         ids = (self.tokenizer.eos_token_id,)
         if messages:
-            from promptkit.prompt import Message
-
-            turn = self._render_chat([*messages, Message("assistant", "answer")], add_generation_prompt=False)
-            special = set(self.tokenizer.all_special_ids)
-            tail = self.encode(turn.rpartition("answer")[2], chat=True)
-            ids = (*(token for token in tail if token in special), *ids)
+            marks = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
+            ids = (*(token for token in self.encode(self.chat.tail(messages), chat=True) if token in marks), *ids)
         return tuple(token for token in ids if token is not None)[:1]
 
     def _with_before(self, ids: list[int]) -> list[int]:
@@ -164,27 +155,6 @@ class Encoder:
             f"the tokenizer {type(tokenizer).__name__} has neither a BOS nor an EOS token to stand before "
             "the first scored token: give the prompt some text, or set bos_token in tokenizer_config.json"
         )
-
-    def _render_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-        from jinja2 import TemplateError
-
-        if not self.tokenizer.chat_template:
-            name = self.tokenizer.name_or_path or type(self.tokenizer).__name__
-            raise ModelError(
-                f"the tokenizer {name!r} has no chat template: use plain prompts (--plain), or a model whose "
-                "tokenizer has one"
-            )
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        try:
-            return str(
-                self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt)
-            )
-        except TemplateError as error:
-            roles = ", ".join(message.role for message in messages)
-            raise ModelError(
-                f"the tokenizer's chat template refuses the turns {roles}: {' '.join(str(error).split())}; "
-                "use plain prompts (--plain)"
-            ) from error
 
 
 def count_shared(left: Sequence[int], right: Sequence[int]) -> int:

@@ -13,6 +13,7 @@ from promptkit.evaluate import Progress, Scorer, evaluate_together
 from promptkit.identity import complete
 from promptkit.pair import build_pair
 from promptkit.plan import Step
+from promptkit.prompt import SYSTEM
 from promptkit.splits import Splits
 from promptkit.store import Run
 from promptkit.summary import Finished
@@ -176,6 +177,7 @@ class Work:
                 validation=validation or None,
                 **judged,
                 chat=condition.chat,
+                **({"system": condition.bound.system} if condition.bound.system != SYSTEM[0] else {}),
                 out=unfinished,
                 one_file=self.splits.one_file,
                 save_seconds=SAVE_SECONDS,

@@ -43,6 +43,7 @@ ROW: dict[str, Any] = {
 }
 PLAIN = {name: value for name, value in ROW.items() if name != "messages"}
 ANSWER = {"role": "assistant", "content": " positive"}
+TURN = {**ANSWER, "content": "positive"}  # as it is exported: a turn begins without what joins it to a plain prompt
 ASKED = {"role": "user", "content": "good?"}
 
 
@@ -132,8 +133,8 @@ def test_what_a_row_came_from_stays() -> None:
 @pytest.mark.parametrize(
     ("format_", "columns"),
     [
-        ("prompt-completion", {"prompt": ROW["messages"], "completion": [ANSWER]}),
-        ("messages", {"messages": [*ROW["messages"], ANSWER]}),
+        ("prompt-completion", {"prompt": ROW["messages"], "completion": [TURN]}),
+        ("messages", {"messages": [*ROW["messages"], TURN]}),
         (
             "alpaca",
             {
@@ -150,7 +151,7 @@ def test_what_a_row_came_from_stays() -> None:
                     {"from": "human", "value": "Text: bad\nIt is:"},
                     {"from": "gpt", "value": " awful"},
                     {"from": "human", "value": "Text: good \n Sentiment:"},
-                    {"from": "gpt", "value": " positive"},
+                    {"from": "gpt", "value": "positive"},
                 ]
             },
         ),
@@ -158,7 +159,10 @@ def test_what_a_row_came_from_stays() -> None:
     ],
 )
 def test_columns_are_those_of_the_format(format_: str, columns: dict[str, Any]) -> None:
-    """A format has its columns in place of prompt, completion and messages, behind the id; the others stay."""
+    """A format has its columns in place of prompt, completion and messages, behind the id; the others stay.
+
+    In formats of turns the answer is the content of a turn, without the space that joins it to a plain prompt.
+    """
     exported = export(ROW, format_)
     assert list(exported) == ["id", *columns, "label", "choices", "template"]
     assert {name: exported[name] for name in columns} == columns
@@ -347,14 +351,17 @@ def test_only_pairs_can_be_exported() -> None:
 
 
 def test_rows_of_a_template_come_back(project: Project) -> None:
-    """Pairs of a template are read back as they were built."""
-    rows = list(build_pairs("films", "films/plain", data="data", chat=True))
+    """Pairs of a template are read back as they were built: plain formats as the plain pairs, others as chat."""
+    rows, plain = (list(build_pairs("films", "films/plain", data="data", chat=chat)) for chat in (True, False))
     for format_ in FORMATS:
         chat = format_ not in TEXT_FORMATS
         back = [pair_from_row(export(row, format_), number, chat=chat) for number, row in enumerate(rows)]
-        assert [pair.completion for pair in back] == [row["completion"] for row in rows]
+        built = rows if chat else plain
+        assert [(pair.completion, pair.choices) for pair in back] == [
+            (row["completion"], () if format_ == "openai" else tuple(row["choices"])) for row in built
+        ]
         if not chat:
-            assert [pair.prompt for pair in back] == [row["prompt"] for row in rows]
+            assert [pair.prompt for pair in back] == [row["prompt"] for row in built]
 
 
 def test_names_on_the_command_line_are_the_formats() -> None:

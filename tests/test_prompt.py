@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from promptkit.build import build_pairs, build_prompts, iterate_pairs, iterate_prompts
-from promptkit.errors import DataError, TemplateError
+from promptkit.errors import DataError, PromptkitError, TemplateError
 from promptkit.pair import build_pair
-from promptkit.prompt import build_prompt, prompt_from_row, prompt_row, render_pieces, render_text
+from promptkit.prompt import (
+    Message,
+    build_prompt,
+    place_system,
+    prompt_from_row,
+    prompt_row,
+    render_pieces,
+    render_text,
+)
 from promptkit.record import Record
 from promptkit.task import load_task
 from promptkit.template import load_template
@@ -63,13 +73,16 @@ def test_completion_is_the_choice_of_the_label() -> None:
 
 
 def test_messages_say_the_same_as_the_text() -> None:
-    """Chat turns are instruction, then a user and an assistant turn per demonstration, then the query."""
+    """Chat turns are instruction, then a user and an assistant turn per demonstration, then the query.
+
+    An assistant's turn begins with its first word, not with what joins an answer to a plain prompt.
+    """
     bound = load_template("sentiment/cot").bind(load_task("reviews"))
     prompt = build_prompt(bound, REVIEW, SHOWN, chat=True)
     assert [m.role for m in prompt.messages] == ["system", "user", "assistant", "user", "assistant", "user"]
     plain = bound.template.separator.join(
         [prompt.messages[0].content]
-        + [prompt.messages[i].content + prompt.messages[i + 1].content for i in (1, 3)]
+        + [prompt.messages[i].content + " " + prompt.messages[i + 1].content for i in (1, 3)]
         + [prompt.messages[5].content]
     )
     assert plain == prompt.text
@@ -98,9 +111,43 @@ def test_rationale_must_be_there_to_be_shown() -> None:
 @pytest.mark.parametrize("name", ["sentiment/plain", "sentiment/cot"])
 @pytest.mark.parametrize("chat", [True, False])
 def test_rows_lead_back_to_prompts(name: str, chat: bool) -> None:
-    """A prompt written as a row and read again is the same prompt."""
+    """A prompt written as a row and read again is the same prompt; with turns, its choices are contents of a turn."""
     prompt = build_prompt(load_template(name).bind(load_task("reviews")), REVIEW, SHOWN, chat=chat)
-    assert prompt_from_row(prompt_row(prompt)) == prompt
+    back = prompt_from_row(prompt_row(prompt))
+    if chat and name == "sentiment/plain":
+        assert back.choices == ("negative", "positive")
+        assert [back.text + choice for choice in back.choices] == [prompt.text + choice for choice in prompt.choices]
+        prompt = replace(prompt, text=back.text, choices=back.choices)
+    assert back == prompt
+
+
+def test_system_may_stand_in_the_first_users_turn() -> None:
+    """With system "user" the instruction, a blank line and the first input are one turn; nothing else changes."""
+    template, task = load_template("sentiment/plain"), load_task("reviews")
+    own = build_prompt(template.bind(task), REVIEW, SHOWN, chat=True).messages
+    folded = build_prompt(template.bind(task, system="user"), REVIEW, SHOWN, chat=True).messages
+    assert folded == (Message("user", f"{own[0].content}\n\n{own[1].content}"), *own[2:])
+    assert place_system(folded, "user") == folded
+    with pytest.raises(PromptkitError, match="system is 'first': expected system or user"):
+        place_system(own, "first")
+
+
+@pytest.mark.parametrize("build", [build_prompts, build_pairs])
+def test_rows_of_turns_hold_the_contents_of_turns(project: Project, build: Any) -> None:
+    """Choices and completion are a turn's; what joins them to a plain prompt ends that. `system` goes with chat."""
+    plain, chat = (list(build("films", "films/plain", data="data", chat=each)) for each in (False, True))
+    for own, other in zip(plain, chat, strict=True):
+        assert [other["prompt"] + each for each in other["choices"]] == [
+            own["prompt"] + each for each in own["choices"]
+        ]
+        assert other["choices"] == ["negative", "positive"]
+        assert other.get("completion", "positive") in other["choices"]
+    (folded, *_) = build("films", "films/plain", data="data", chat=True, system="user")
+    assert [turn["role"] for turn in folded["messages"]] == ["user"]
+    with pytest.raises(
+        PromptkitError, match="system 'user' is for chat turns, and prompts are plain here; give --chat"
+    ):
+        list(build("films", "films/plain", data="data", system="user"))
 
 
 def test_build_prompts_gives_rows_with_provenance(project: Project) -> None:
@@ -135,7 +182,7 @@ def test_build_pairs_equals_pair_by_pair(project: Project) -> None:
     rows = build_pairs("films", "films/plain", data="data", chat=True)
     assert list(rows) == list(iterate_pairs("films", "films/plain", data="data", chat=True))
     assert list(rows) == list(build_pairs("films", "films/plain", data="data", chat=True, streaming=True))
-    assert [row["completion"] for row in rows][:2] == [" positive", " negative"]
+    assert [row["completion"] for row in rows][:2] == ["positive", "negative"]
     assert rows[0]["messages"][-1] == {"role": "user", "content": "Text: a warm little film\nSentiment:"}
 
 

@@ -98,11 +98,18 @@ def test_an_answer_is_encoded_alike_alone_and_after_its_prompt(
 
 
 def test_chat_documents_are_what_the_chat_template_makes(writer: Writer, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Training rows in chat form equal the tokenizer's own rendering of the same turns."""
+    """Training rows in chat form equal the tokenizer's own rendering of the same turns.
+
+    In them answers began as in plain prompts, with a space: what tiny was trained on.
+    """
     pool = writer.pools[0]
     bound = load_template("sentiment/cot").bind(pool.task)
     *shown, query = pool.records[:3]
-    turns = [{"role": m.role, "content": m.content} for m in render_messages(bound, query, shown)]
+    solved = iter([bound.rationale(record) + bound.target(record) for record in shown])
+    turns = [
+        {"role": m.role, "content": next(solved) if m.role == "assistant" else m.content}
+        for m in render_messages(bound, query, shown)
+    ]
     answer = bound.rationale(query) + bound.target(query)
     expected = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": answer}], tokenize=False)
     assert "".join(piece.text for piece in render(bound, [*shown, query], chat=True)) == expected

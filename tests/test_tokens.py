@@ -172,13 +172,15 @@ def test_chat_completion_is_what_the_template_makes_of_the_answer() -> None:
 
 
 def test_chat_completion_keeps_what_opens_the_turn() -> None:
-    """A template that opens the assistant's turn with an empty thinking block has it in front of the target."""
+    """A template that opens the assistant's turn with an empty thinking block has it in the prompt, not the target."""
     thinking = type(tokenizer())(
         tokenizer_object=tokenizer().backend_tokenizer,
         chat_template="{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}<think></think>{% endif %}"
         "{{ m.content }}<end>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}",
     )
-    assert Encoder(thinking).chat_completion(TURNS, " end") == "<think></think> end"
+    encoder = Encoder(thinking)
+    assert encoder.chat_prefix(TURNS).endswith("<end><assistant><think></think>")
+    assert encoder.chat_completion(TURNS, " end") == "end"
 
 
 def test_missing_chat_template_is_an_error() -> None:
@@ -194,5 +196,5 @@ def test_template_that_refuses_a_role_is_an_error() -> None:
         tokenizer_object=tokenizer().backend_tokenizer,
         chat_template="{% if messages[0].role == 'system' %}{{ raise_exception('no system\nrole') }}{% endif %}",
     )
-    with pytest.raises(ModelError, match="refuses the turns system, user: no system role; use plain"):
+    with pytest.raises(ModelError, match=r"no system role \(asked for the turns system, user\); use plain"):
         Encoder(strict).chat_prefix(TURNS)

@@ -18,6 +18,7 @@ from promptkit.cli.options import (
     READ,
     SEED,
     SEED_FOR,
+    SYSTEM,
     TEMPLATE,
     TRAINED_DTYPE,
     TRUST,
@@ -32,7 +33,7 @@ from promptkit.local import DataFiles
 
 @click.command()
 @click.argument("source", metavar="TASK or FILE")
-@combine(MODEL, TEMPLATE, DATA, SEED, SEED_FOR, CHAT, DEVICE)
+@combine(MODEL, TEMPLATE, DATA, SEED, SEED_FOR, CHAT, SYSTEM, DEVICE)
 @click.option(
     "--dtype",
     default="float32",

@@ -17,6 +17,7 @@ from promptkit.cli.options import (
     SEED,
     SELECTION,
     SPLIT,
+    SYSTEM,
     TASK,
     TEMPLATE,
     combine,
@@ -29,7 +30,7 @@ from promptkit.cli.output import console, print_json
 @click.command()
 @combine(TASK, MODEL, TEMPLATE, DATA)
 @shots(0)
-@combine(SELECTION, ORDER, SEED, SPLIT, CHAT)
+@combine(SELECTION, ORDER, SEED, SPLIT, CHAT, SYSTEM)
 @positive("--limit", "Records to show.", 1)
 @JSON
 def show(task: str, as_json: bool, **settings: Any) -> None:

@@ -26,6 +26,7 @@ from promptkit.cli.options import (
     SEED,
     SELECTION,
     SPLIT,
+    SYSTEM,
     TASK,
     TEMPLATE,
     TRAIN_LIMIT,
@@ -62,7 +63,7 @@ from promptkit.local import DataFiles
 @click.option(
     "--retrieval", help="With --train-sizes: the selection that retrieves, or none. Default: bm25, or --selection."
 )
-@combine(TRAIN_LIMIT, SEED, SPLIT, CHAT, DTYPE, DEVICE)
+@combine(TRAIN_LIMIT, SEED, SPLIT, CHAT, SYSTEM, DTYPE, DEVICE)
 @positive("--rank", "Rank of the LoRA adapters.", 8)
 @positive("--epochs", "Passes over the training records.", 3)
 @click.option("--learning-rate", type=float, help="Default: by the width of the model.")
@@ -111,7 +112,7 @@ def compare(
     "--test-on", "tests", multiple=True, help="Another task to test on too, TASK or TASK=DATA: out of domain."
 )
 @positive("--limit", "Test records after a seeded shuffle.", 200)
-@combine(TRAIN_LIMIT, SEED, SPLIT, CHAT, DTYPE, OVERLONG, BATCH, MEMORY, CALIBRATE)
+@combine(TRAIN_LIMIT, SEED, SPLIT, CHAT, SYSTEM, DTYPE, OVERLONG, BATCH, MEMORY, CALIBRATE)
 @click.option("--budget", help="Of the grid, so many calls (one prompt each) where they tell most, or minutes: 10m.")
 @click.option("--strategy", type=click.Choice(["halving", "thompson"]), help="How a budget is spent. Default: halving.")
 @positive("--workers", "Processes that fill the run folder together.", 1)
@@ -147,6 +148,7 @@ def study(task: str, as_json: bool, **settings: Any) -> None:
     SEED,
     SPLIT,
     CHAT,
+    SYSTEM,
     DTYPE,
     DEVICE,
     OVERLONG,

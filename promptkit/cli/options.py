@@ -175,6 +175,13 @@ CHAT = click.option(
     default=False,
     help="Render through the tokenizer's chat template, or as plain text (the default).",
 )
+SYSTEM = click.option(
+    "--system",
+    type=click.Choice(["system", "user"]),
+    default="system",
+    show_default=True,
+    help="With --chat: the turn that holds the instruction, its own or the first user's.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout and nothing else.")
 SELECTION = click.option("--selection", help="How demonstrations are chosen; see `promptkit list selections`.")
 ORDER = click.option("--order", help="Their sequence: see `promptkit list orders`, or the number of a permutation.")

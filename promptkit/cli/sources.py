@@ -19,7 +19,7 @@ def for_rows(settings: dict[str, Any], verb: str) -> dict[str, Any]:
     """Drop the options that only a task has a use for; a usage error where one was given."""
     kept = {
         "score": {
-            *("model", "chat", "dtype", "device", "batch_tokens", "memory", "limit", "calibrate"),
+            *("model", "chat", "system", "dtype", "device", "batch_tokens", "memory", "limit", "calibrate"),
             "trust_remote_code",
             *("samples", "temperature", "top_p", *(["seed"] if settings.get("samples", 1) > 1 else [])),
         },

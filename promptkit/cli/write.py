@@ -15,6 +15,7 @@ from promptkit.cli.options import (
     ORDER,
     SEED,
     SELECTION,
+    SYSTEM,
     combine,
     positive,
     shots,
@@ -81,7 +82,7 @@ _LEAVING_OUT = (
 @click.option("--split", help="Default: test for prompts, train for pairs. Of one file, all of it.")
 @positive("--limit", "Records after a seeded shuffle; of a mixture, in one epoch. Default: all.")
 @positive("--train-limit", "Pool for demonstrations after a seeded shuffle. Default: all.")
-@combine(*_LEAVING_OUT, EXPORT, JSON)
+@combine(*_LEAVING_OUT, EXPORT, SYSTEM, JSON)
 def build(source: str, kind: str | None, as_json: bool, **settings: Any) -> None:
     """Write a data set: a TASK's prompts with choices or training pairs, the pairs of a MIXTURE, or a set again.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from promptkit.errors import DataError, nearest
-from promptkit.pair import Pair
+from promptkit.pair import Pair, move_pair_join
 from promptkit.prompt import Message
 from promptkit.sources import iterate_rows
 
@@ -68,33 +68,38 @@ def export_rows(rows: Iterable[Row], format_: str) -> Iterator[dict[str, Any]]:
 
 
 def _write_prompt_completion(row: Row) -> dict[str, Any]:
+    row = _in_chat_form(row)
     turns = row.get("messages")
     prompt, completion = (turns, _answer(row)) if turns else (row["prompt"], row["completion"])
     return _lay_out(row, prompt=prompt, completion=completion)
 
 
 def _write_messages(row: Row) -> dict[str, Any]:
+    row = _in_chat_form(row)
     return _lay_out(row, messages=_turns(row))
 
 
 def _write_alpaca(row: Row) -> dict[str, Any]:
+    row = _in_plain_form(row)
     instruction, query = _split_instruction(row)
     return _lay_out(row, instruction=instruction, input=query, output=row["completion"])
 
 
 def _write_sharegpt(row: Row) -> dict[str, Any]:
+    row = _in_chat_form(row)
     turns = [{"from": _SPEAKERS[turn["role"]], "value": turn["content"]} for turn in _turns(row)]
     return _lay_out(row, conversations=turns)
 
 
 def _write_openai(row: Row) -> dict[str, Any]:
-    turns = _turns(row)
+    turns = _turns(_in_chat_form(row))
     if sum(turn["role"] == "assistant" for turn in turns) > 1:  # or the demonstrations' answers would be learned too
         turns = [{**turn, "weight": int(turn is turns[-1])} if turn["role"] == "assistant" else turn for turn in turns]
     return {"messages": turns}
 
 
 def _write_text(row: Row) -> dict[str, Any]:
+    row = _in_plain_form(row)
     text = row["prompt"] + row["completion"]
     return _lay_out(row, text=text, spans=[[len(row["prompt"]), len(text)]])
 
@@ -114,6 +119,30 @@ def _lay_out(row: Row, **texts: Any) -> dict[str, Any]:
     """Return the row with other columns for its texts, which stand behind the id."""
     first = {"id": row["id"]} if "id" in row else {}
     return {**first, **texts, **{name: value for name, value in row.items() if name not in ("id", *TEXTS)}}
+
+
+def _in_chat_form(row: Row) -> Row:
+    """Return a row of turns with the white space that joins prompt and completion at the end of the prompt.
+
+    A row without turns becomes one user's turn and the answer, as it is: what it says is plain text.
+    """
+    if not row.get("messages"):
+        return row
+    choices = row.get("choices") or ()
+    moved = move_pair_join(row["prompt"], row["completion"], choices)
+    return {**row, **dict(zip(("prompt", "completion", *(["choices"] if choices else [])), moved, strict=False))}
+
+
+def _in_plain_form(row: Row) -> Row:
+    """Return the row with that white space in front of the completion and its choices, where turns tell what it is."""
+    prompt, completion, choices = row["prompt"], row["completion"], row.get("choices") or ()
+    if not row.get("messages"):
+        return row
+    own = str(row["messages"][-1]["content"])
+    stem = prompt.rstrip()
+    space = prompt[len(stem) + len(own) - len(own.rstrip()) :] if stem.endswith(own.rstrip()) else ""
+    plain = {"prompt": prompt[: len(prompt) - len(space)], "completion": space + completion}
+    return {**row, **plain, **({"choices": [space + each for each in choices]} if completion in choices else {})}
 
 
 def _answer(row: Row) -> list[Turn]:

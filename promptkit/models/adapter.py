@@ -73,6 +73,8 @@ def _wrap(base: Model, name: str, folder: Path, on_flip: str, trust_remote_code:
     card = find_card(folder)
     since = check_base(base, folder, card) if card else ()
     settings = check_settings(folder, check_adapter_folder(folder))
+    if card and card.other_join:
+        warnings.warn(f"{folder}: {card.other_join}", PromptkitWarning, stacklevel=4)
     tokenizer = base.tokenizer
     if (folder / "tokenizer.json").is_file():
         tokenizer = load_tokenizer(folder, trust_remote_code)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from promptkit.outcome.words import say_place
 from promptkit.report.wording import baseline, condition_name, draw_name, p_value, percent, percent_range, templates
 
 Result = Mapping[str, Any]
+_TOLD = 6  # conditions that one sentence tells of
 
 
 def describe_spread(result: Result) -> list[str]:
@@ -38,6 +40,26 @@ def _say_cause(method: Result, result: Result) -> str:
 
 def _same_condition(cell: Result, method: Result) -> bool:
     return all(cell.get(key) == method.get(key) for key in ("method", "template", "k", "train_rows", "pool_rows"))
+
+
+def describe_mass(result: Result, methods: Sequence[Result]) -> list[str]:
+    """Say how much of the probability the choices have together, condition by condition; nothing where none is scored.
+
+    Of many conditions only the lowest and the highest are told.
+    """
+    known = sorted((each for each in methods if each.get("choice_mass") is not None), key=lambda m: m["choice_mass"])
+    if not known:
+        return []
+    told = known if len(known) <= _TOLD else [known[0], known[-1]]
+    shares = [f"{_name_of(each, result)} {percent(each['choice_mass'])} %" for each in told]
+    return [f"Probability of the choices together: {(', ' if len(known) <= _TOLD else ' to ').join(shares)}."]
+
+
+def _name_of(condition: Result, result: Result) -> str:
+    """Return the name of a comparison's or a study's condition."""
+    if "factors" not in condition:
+        return _name(condition, result)
+    return say_place(condition["factors"], [each["factors"] for each in result["methods"]])
 
 
 def describe_failed(result: Result) -> list[str]:

@@ -150,6 +150,7 @@ def count_cells(source: Source) -> Numbers:
         Column("accuracy", "accuracy", "percent"),
         Column("95 %", "ci95", "interval"),
         Column("macro-F1", "macro_f1", "percent"),
+        Column("on choices", "choice_mass", "percent"),
         Column("computed per record", "flop_per_item", "flop"),
     )
     rows = tuple(
@@ -160,6 +161,7 @@ def count_cells(source: Source) -> Numbers:
             cell["accuracy"],
             cell["ci95"],
             cell.get("macro_f1"),
+            cell.get("choice_mass"),
             cell["cost"]["flops"] / cell["n"],
         )
         for cell in result["cells"]

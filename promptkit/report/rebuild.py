@@ -116,6 +116,7 @@ def _rebuild_condition(task: Task, spec: Mapping[str, Any], factors: Mapping[str
         "templates": (factors["template"],),
         **({"formats": (factors["format"],)} if "format" in factors else {}),
         **({"labels": (factors["labels"],)} if "labels" in factors else {}),
+        **({"chat": True, "system": spec["system"]} if "system" in spec else {}),
     }
     bound, *_ = [bound for bound, _ in bind_ways(task, load_settings(None, **ways))]
     if bound.template.hash != spec["template_hash"]:

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from promptkit.report.findings import describe_mass
 from promptkit.report.numbers import Numbers
 from promptkit.report.study_numbers import count_study
 from promptkit.report.table import print_lines, print_section
@@ -41,6 +42,8 @@ def print_study(result: Result, console: Console) -> None:
     for name in [name for name in tables if name.startswith("form")]:
         print_numbers(console, tables[name])
     print_table(console, f"Conditions, {_what(result)} in %, on the same test records", _conditions(result))
+    if mass := describe_mass(result, result["methods"]):
+        print_lines(console, ["", *mass], indent=2)
     if "by-test" in tables:
         print_numbers(console, tables["by-test"])
     if calibrated := _calibrations(result):

@@ -22,7 +22,13 @@ from promptkit.report.curve_table import (
     list_points,
     point_columns,
 )
-from promptkit.report.findings import describe_break_even, describe_failed, describe_methods, describe_spread
+from promptkit.report.findings import (
+    describe_break_even,
+    describe_failed,
+    describe_mass,
+    describe_methods,
+    describe_spread,
+)
 from promptkit.report.ledger_table import describe_choosing, describe_money, price_columns, token_columns
 from promptkit.report.wording import (
     BYTES,
@@ -57,6 +63,7 @@ def print_comparison(result: Result, console: Console) -> None:
     print_lines(console, cautions(result), style="bold")
     _print_table(console, "Accuracy in %, on the same test records", _accuracy_columns(methods, items), methods)
     print_lines(console, _say_pool(result["methods"]), indent=2)
+    print_lines(console, ["", *mass] if (mass := describe_mass(result, methods)) else [], indent=2)
     if calibrated := _calibrated(methods):
         title = "The same records by other scores and calibrations, accuracy in %"
         _print_table(console, title, _calibration_columns(calibrated), calibrated, first="score")

@@ -67,7 +67,7 @@ def generate(
 
 def _open_writer(network: Network, request: Request, sampling: Sampling | None) -> Writer:
     key = sample_key(sampling.seed, request.ids, request.sample) if sampling else b""
-    return Writer(network.model, request, find_ends(network.model, request.stop), key)
+    return Writer(network.model, request, find_ends(network.model, request.stop, request.ends), key)
 
 
 def _write_along_tree(network: Network, writers: Sequence[Writer], usage: Usage, desk: Desk) -> None:

@@ -10,16 +10,19 @@ from typing import Any
 
 from promptkit.errors import DataError
 from promptkit.export.formats import check_choices, read_turn, refuse_unplaced
-from promptkit.prompt import Prompt, prompt_from_row
+from promptkit.prompt import Prompt, place_system, prompt_from_row
 from promptkit.score.answers import same_answer
 
 #: Keys of a plain row under which it may bring prompts to calibrate by.
 CONTENT_FREE = ("content_free", "domain")
 
 
-def read_prompts(rows: Iterable[Prompt | Mapping[str, Any]], *, chat: bool = False, first: int = 0) -> list[Prompt]:
+def read_prompts(
+    rows: Iterable[Prompt | Mapping[str, Any]], *, chat: bool = False, system: str = "system", first: int = 0
+) -> list[Prompt]:
     """Return `rows` as prompts; a plain row without an id gets its number, counted from `first`.
 
+    With `system` "user" the instruction of chat turns is put in front of the first user's content.
     A plain row's `content_free` and `domain` are lists of prompts: texts or, for chat, lists of turns.
     Raises DataError, naming the row (counted from 1), where a key is missing or of the wrong kind, a choice is
     empty or there twice, the label is not one of them, there is nothing to score, or chat turns are asked for and
@@ -37,8 +40,16 @@ def read_prompts(rows: Iterable[Prompt | Mapping[str, Any]], *, chat: bool = Fal
         elif not isinstance(row, Prompt):
             raise DataError(f"{where} is a {type(row).__name__}: expected a Prompt or an object with a prompt")
         _check_prompt(row, f"{where} (id {row.id!r})", chat)
-        prompts.append(row)
+        prompts.append(_place_system(row, system) if chat and system != "system" else row)
     return prompts
+
+
+def _place_system(prompt: Prompt, system: str) -> Prompt:
+    content_free, domain = (
+        tuple(_place_system(other, system) for other in others) for others in (prompt.content_free, prompt.domain)
+    )
+    messages = place_system(prompt.messages, system)
+    return replace(prompt, messages=messages, content_free=content_free, domain=domain)
 
 
 def _name(row: Mapping[str, Any], number: int) -> Any:

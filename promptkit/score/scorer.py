@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from promptkit.errors import PromptkitError
 from promptkit.memory import parse_size
 from promptkit.models import Model
-from promptkit.prompt import Prompt
+from promptkit.prompt import Prompt, check_system
 from promptkit.score.answers import read_answer, same_answer
 from promptkit.score.calibration import Likelihoods
 from promptkit.score.rows import read_prompts
@@ -27,6 +27,7 @@ def score(
     prompts: Iterable[Prompt | Mapping[str, Any]],
     *,
     chat: bool = False,
+    system: str = "system",
     batch_tokens: int = 4096,
     memory: int | str | None = None,
     samples: int = 1,
@@ -42,9 +43,11 @@ def score(
     answer is read from it. It is the most likely text, token by token; with `samples` of 2 or more, so many texts
     are drawn at `temperature` (default 0.7) from the `top_p` likeliest tokens (default 1: all), and their answers
     vote. `seed` is that of the draws. Plain rows `{"prompt", "choices", "label"?, "id"?, "messages"?}` are taken
-    too. Content-free prompts that prompts bring are scored in the same pass, each once. Scores depend neither on
-    the order of the prompts nor on `batch_tokens`, the most tokens in one forward pass, nor on `memory`, what the
-    work may take beside the weights (bytes, or a size such as "2GB"; default: half of what is free), beyond rounding.
+    too. `system` "user" puts the instruction of chat turns in front of the first user's content, for chat templates
+    without a system turn. Content-free prompts that prompts bring are scored in the same pass, each once. Beyond
+    rounding, scores depend neither on the order of the prompts nor on `batch_tokens`, the most tokens in one forward
+    pass, nor on `memory`, what the work may take beside the weights (bytes, or a size such as "2GB"; default: half of
+    what is free).
     `progress` is called with (prompts done, prompts in all).
 
     Raises PromptkitError where nothing is to be written that could be drawn, DataError for a malformed row,
@@ -52,7 +55,8 @@ def score(
     tokenizer does not fit the network.
     """
     sampling = choose_sampling(samples, temperature, top_p, seed)
-    asked = read_prompts(prompts, chat=chat)
+    check_system(system, chat=chat)
+    asked = read_prompts(prompts, chat=chat, system=system)
     if sampling and not any(prompt.generation for prompt in asked):
         raise PromptkitError(f"samples is {samples}, but these prompts have nothing to write: their choices are scored")
     content_free = {_what_is_said(other): other for each in asked for other in (*each.content_free, *each.domain)}
@@ -70,6 +74,8 @@ def score(
         sampling=sampling,
         progress=progress,
     )
+    if chat and asked:
+        notes = (*notes, *model.encoder.chat.notes)
     return _make_table(copies, len(asked), usage, notes)
 
 
@@ -101,7 +107,7 @@ def _likelihoods(sheet: Sheet) -> Likelihoods:
         logprobs=sheet.logprobs,
         first=tuple(tokens[0] for tokens in sheet.token_logprobs),
         tokens=tuple(map(len, sheet.token_logprobs)),
-        bytes=tuple(len(choice.encode()) for choice in sheet.prompt.choices) if sheet.token_logprobs else (),
+        bytes=tuple(len(choice.encode()) for choice in sheet.choices) if sheet.token_logprobs else (),
     )
 
 

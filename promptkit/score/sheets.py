@@ -21,7 +21,8 @@ class Sheet:
     """One prompt on its way to a prediction.
 
     `text` is what stands before the choices: the prompt, rendered as chat turns where asked for, and then what
-    was written. `joined` holds a joint encoding per choice that is to be scored; none where an answer is read.
+    was written. `choices` are what is scored behind it: in a chat, where nothing was written, as the chat template puts
+    them into the assistant's turn. `joined` holds a joint encoding of each; none where an answer is read.
     `token_logprobs` holds the log-likelihoods (nats) of every such choice's tokens, once it is scored.
     """
 
@@ -29,6 +30,7 @@ class Sheet:
     text: str
     request: Request | None = None
     joined: tuple[Joined, ...] = ()
+    choices: tuple[str, ...] = ()
     written: Written | None = None
     token_logprobs: tuple[tuple[float, ...], ...] = ()
 
@@ -73,7 +75,8 @@ def open_sheets(model: Model, prompts: Sequence[Prompt], chat: bool) -> list[She
     for sheet, ids in zip(writing, encoded, strict=True):
         if generation := sheet.prompt.generation:
             start = tuple(ids) or (encoder.opening_token(),)
-            sheet.request = Request(start, generation.stop, generation.max_tokens)
+            ends = encoder.answer_end(sheet.prompt.messages) if chat else ()
+            sheet.request = Request(start, generation.stop, generation.max_tokens, ends=ends)
     join_choices(model, sheets, chat)
     return sheets
 
@@ -92,7 +95,9 @@ def join_choices(model: Model, sheets: Sequence[Sheet], chat: bool) -> None:
     win, or an end of the prompt would be scored in its place.
     """
     scored = [sheet for sheet in sheets if sheet.scores_choices]
-    pairs = [(sheet.text, choice) for sheet in scored for choice in _render_choices(model, sheet, chat)]
+    for sheet in scored:
+        sheet.choices = _render_choices(model, sheet, chat)
+    pairs = [(sheet.text, choice) for sheet in scored for choice in sheet.choices]
     joined = iter(model.encoder.join_all(pairs, chat=chat))
     for sheet in scored:
         sheet.joined = tuple(next(joined) for _ in sheet.prompt.choices)
@@ -164,8 +169,9 @@ def check_window(model: Model, sheets: Sequence[Sheet]) -> None:
             )
 
 
-def _render_choices(model: Model, sheet: Sheet, chat: bool) -> Sequence[str]:
+def _render_choices(model: Model, sheet: Sheet, chat: bool) -> tuple[str, ...]:
     """The choices as they follow the text: a chat template has its say, unless the turn has begun already."""
-    if not chat or sheet.written:
-        return sheet.prompt.choices
-    return model.encoder.chat_completions(sheet.prompt.messages, sheet.prompt.choices)
+    prompt = sheet.prompt
+    if not chat or (sheet.written and sheet.written.text):
+        return prompt.choices
+    return tuple(model.encoder.chat_completion(prompt.messages, choice) for choice in prompt.choices)

@@ -33,6 +33,7 @@ class Written:
 class Request:
     """What is to be continued, until one of `stop` is in the text, an EOS, or `max_tokens` are written.
 
+    `ends` are tokens that end the writing as an EOS does: what a chat template writes behind a turn.
     Where several texts are drawn after one prompt, `sample` tells their requests apart.
     """
 
@@ -40,6 +41,7 @@ class Request:
     stop: tuple[str, ...]
     max_tokens: int
     sample: int = 0
+    ends: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -97,10 +99,10 @@ class Writer:
         return min((at for stop in self.request.stop if (at := text.find(stop)) >= 0), default=-1)
 
 
-def find_ends(model: Model, stop: Sequence[str] = ()) -> frozenset[int]:
-    """Return the tokens that end the writing: every EOS of the model, and stops that are one special token."""
+def find_ends(model: Model, stop: Sequence[str] = (), ends: Sequence[int] = ()) -> frozenset[int]:
+    """Return the tokens that end the writing: every EOS, `ends`, and stops that are one special token."""
     settings = getattr(model.network, "generation_config", None)
     found = [model.tokenizer.eos_token_id, getattr(settings, "eos_token_id", None)]
-    ends = {end for ids in found if ids is not None for end in (ids if isinstance(ids, list) else [ids])}
+    known = {end for ids in found if ids is not None for end in (ids if isinstance(ids, list) else [ids])}
     special = dict(zip(model.tokenizer.all_special_tokens, model.tokenizer.all_special_ids, strict=True))
-    return frozenset(ends | {special[text] for text in stop if text in special})
+    return frozenset(known | {*ends} | {special[text] for text in stop if text in special})

@@ -139,6 +139,7 @@ class Mixture(BaseModel):
     copies: Literal["near", "exact", "keep"] = "near"
     hold_out: CountFromZero = 0
     chat: bool = False
+    system: Literal["system", "user"] = "system"
 
     @model_validator(mode="before")
     @classmethod
@@ -153,6 +154,8 @@ class Mixture(BaseModel):
 
     @model_validator(mode="after")
     def _shares_out(self) -> Mixture:
+        if self.system != "system" and not self.chat:
+            raise ValueError(f"system {self.system!r} is for chat turns; set chat too")
         if self.temperature != 1 and len(self.tasks) == 1:
             raise ValueError("temperature shares records out among several tasks, and there is one; leave it out")
         return self

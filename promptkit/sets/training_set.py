@@ -125,6 +125,12 @@ def _load_templates(name: str, part: Part, task: Task) -> list[tuple[Template, f
     return [(template, patterns[pattern]) for template, pattern in loaded]
 
 
+def _settle(component: Component, mixture: Mixture) -> Component:
+    """Return a part as the mixture that it is in wants it: its settings, and where chat turns hold the instruction."""
+    templates = {name: replace(bound, system=mixture.system) for name, bound in component.templates.items()}
+    return replace(component, part=mixture.tasks[component.name], templates=templates)
+
+
 @dataclass(frozen=True)
 class Item:
     """One appearance of a record in a training set, of which its rows are made."""
@@ -148,7 +154,7 @@ class TrainingSet:
         self.mixture = mixture = mixture.held_out() if mixture.split == VALIDATION and mixture.hold_out else mixture
         if components is None:
             components = [_load_named(name, part, len(mixture.tasks)) for name, part in mixture.tasks.items()]
-        self.components = tuple(replace(each, part=mixture.tasks[each.name]) for each in components)
+        self.components = tuple(_settle(each, mixture) for each in components)
         self.stocks = self._take_stock(mixture)
         self._dealt = {each.name: self._deal(each) for each in self.components}
         self.counts = self._count()

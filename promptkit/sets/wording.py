@@ -127,7 +127,7 @@ class Rewording:
         text = self._legend.render(worded.instruction, worded.words, meanings)
         part = Part("instruction", "legend", self._legend.path, 1, (), (), lambda: text)
         parts = {**worded.template.parts, "instruction": part}
-        return BoundTemplate(replace(worded.template, parts=parts), worded.task, worded.words)
+        return BoundTemplate(replace(worded.template, parts=parts), worded.task, worded.words, worded.system)
 
 
 def _free_words(bound: BoundTemplate) -> list[str]:

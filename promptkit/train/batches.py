@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -15,6 +15,7 @@ from promptkit.errors import DataError, TrainError
 from promptkit.export.formats import check_pair, pair_from_row
 from promptkit.models import check_ids
 from promptkit.pair import Pair
+from promptkit.prompt import place_system
 
 if TYPE_CHECKING:
     from promptkit.models import Model
@@ -70,17 +71,18 @@ class Batch(Targets):
     read: torch.Tensor
 
 
-def read_pairs(rows: Iterable[Pair | Mapping[str, Any]], *, chat: bool = False) -> list[Pair]:
+def read_pairs(rows: Iterable[Pair | Mapping[str, Any]], *, chat: bool = False, system: str = "system") -> list[Pair]:
     """Return training rows as pairs: pairs, or rows in any form that `promptkit.export.formats` reads.
 
     Raises DataError, naming the row (counted from 1), where there is none, or one has no text to learn or,
-    with `chat`, no messages.
+    with `chat`, no messages. With `system` "user" the instruction is put in front of the first user's content.
     """
     pairs = []
     for number, row in enumerate(rows):
         if isinstance(row, Pair):
             check_pair(row, f"training row {number + 1}", chat=chat)
-        pairs.append(row if isinstance(row, Pair) else pair_from_row(row, number, chat=chat))
+        pair = row if isinstance(row, Pair) else pair_from_row(row, number, chat=chat)
+        pairs.append(pair if system == "system" else replace(pair, messages=place_system(pair.messages, system)))
     if not pairs:
         raise DataError('no training pairs: expected at least one row {"prompt": text, "completion": text}')
     return pairs

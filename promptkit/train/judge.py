@@ -142,7 +142,12 @@ class Steps(TrainerCallback):
 
 
 def read_labelled(
-    model: Model, validation: Iterable[Prompt | Mapping[str, Any]], *, chat: bool, metric: str = "accuracy"
+    model: Model,
+    validation: Iterable[Prompt | Mapping[str, Any]],
+    *,
+    chat: bool,
+    system: str = "system",
+    metric: str = "accuracy",
 ) -> list[Prompt]:
     """Return validation prompts.
 
@@ -150,7 +155,7 @@ def read_labelled(
     not the same for all, and what scoring them would raise after
     the first epoch: choices that are the same tokens, prompts beyond the window.
     """
-    prompts = read_prompts(validation, chat=chat)
+    prompts = read_prompts(validation, chat=chat, system=system)
     if not prompts:
         raise TrainError("validation has no prompts: give some, or leave it out to train for all epochs")
     for prompt in prompts:

@@ -31,7 +31,7 @@ from promptkit.adapter import (
 from promptkit.errors import TrainError
 from promptkit.models import quiet_transformers
 from promptkit.probes import PROBES, hash_tokenizer, installed_versions, record_probes
-from promptkit.prompt import message_rows
+from promptkit.prompt import TURN, check_system, message_rows
 from promptkit.splits import describe_unlearned
 from promptkit.store import versions
 from promptkit.train.batches import Row, encode_pairs, read_pairs
@@ -82,6 +82,7 @@ def train(
     metric: str = "accuracy",
     patience: int = 2,
     chat: bool = False,
+    system: str = "system",
     out: str | Path | None = None,
     save_seconds: float | None = None,
     report_to: str | Sequence[str] | None = None,
@@ -109,6 +110,7 @@ def train(
     a kill the same call goes on from there and ends with the same bytes. `report_to` names trackers: tensorboard,
     wandb, mlflow.
 
+    `system` "user" puts the instruction of chat turns in front of the first user's content, and the card keeps that.
     So many of the rows are kept in the adapter's card as `probes`, texts and scores, and asked again when it is
     loaded elsewhere or merged; 0 keeps none. `one_file` is the hash of the file of which the pairs are a half, for the
     card. `progress` is called with (steps done, steps in all).
@@ -139,13 +141,18 @@ def train(
         metric=metric,
         patience=patience,
         chat=chat,
+        system=system,
+        join=TURN if chat else "",
     )
+    check_system(system, chat=chat)
     folder = None if out is None else Path(out)
     if folder:
         refuse_existing(folder)
     callbacks = trackers(report_to, folder)
-    lessons = read_pairs(pairs, chat=chat)
-    prompts = None if validation is None else read_labelled(model, validation, chat=chat, metric=metric)
+    lessons = read_pairs(pairs, chat=chat, system=system)
+    prompts = None
+    if validation is not None:
+        prompts = read_labelled(model, validation, chat=chat, system=system, metric=metric)
     rows = encode_pairs(model, lessons, chat=chat)
     with _state_folder(folder, save_seconds, _identity(model, lessons, prompts, settings)) as state:
         with _seeded(settings.seeds.init):

@@ -26,4 +26,4 @@ def give_words(bound: BoundTemplate, words: str) -> BoundTemplate:
 def replace_words(bound: BoundTemplate, words: Sequence[str]) -> BoundTemplate:
     """Return the template with these words for the task's labels, in their order."""
     labels = dict(zip(bound.task.labels or (), words, strict=True))
-    return BoundTemplate(replace(bound.template, labels=labels), bound.task, tuple(words))
+    return BoundTemplate(replace(bound.template, labels=labels), bound.task, tuple(words), bound.system)

@@ -30,7 +30,7 @@ TASK, MIXTURE, MANIFEST = "task", "mixture", "manifest"
 _PART = {name for name in Part.model_fields if name != "task"}
 _ONLY_PAIRS = {*Part.model_fields, *Mixture.model_fields} - {
     *("task", "tasks", "data", "templates", "shots", "selection", "order", "train_limit"),
-    *("limit", "split", "seed", "chat"),
+    *("limit", "split", "seed", "chat", "system"),
 }
 
 

@@ -206,7 +206,9 @@ def open_labeller(
         if not given and (not named or "," in named):
             several = f"from the {kind}s {named}" if named else f"from rows that name no {kind}"
             raise RunError(f"{adapter}: was trained {several}, so none is sure to fit; name one with --{kind}")
-    bound = load_template(template or card.template).bind(load_task(task or card.task))
+    bound = load_template(template or card.template).bind(load_task(task or card.task), system=card.settings.system)
+    if card.other_join:
+        raise RunError(f"{adapter}: {card.other_join}")
     _check_same(adapter, card, bound, task_given=task is not None, template_given=template is not None)
     on_flip = "warn" if force else "error"
     options: dict[str, Any] = {"device": device, "on_flip": on_flip, "trust_remote_code": trust_remote_code}

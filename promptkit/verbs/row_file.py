@@ -9,9 +9,9 @@ from typing import Any
 
 from promptkit.cost import Cost, Meter
 from promptkit.errors import DataError, PromptkitError
-from promptkit.evaluate import prediction_row, right_answers, summarize_predictions
+from promptkit.evaluate import LOW_MASS, LOW_MASS_MEANS, prediction_row, right_answers, summarize_predictions
 from promptkit.outcome.words import describe_cautions
-from promptkit.prompt import Prompt
+from promptkit.prompt import Prompt, check_system
 from promptkit.readings import (
     choose_readings,
     keep_needed,
@@ -32,6 +32,7 @@ def score_file(
     *,
     model: str,
     chat: bool = False,
+    system: str = "system",
     dtype: str = "float32",
     device: str | None = None,
     trust_remote_code: bool = False,
@@ -52,7 +53,8 @@ def score_file(
     from promptkit.models import load_model
     from promptkit.score import find_faults, score
 
-    numbered = list(itertools.islice(_read_prompts(Path(source), chat), limit))
+    check_system(system, chat=chat)
+    numbered = list(itertools.islice(_read_prompts(Path(source), chat, system), limit))
     prompts = [prompt for _, prompt in numbered]
     if not prompts:
         raise DataError(f"{source}: no rows; one object with `prompt` and `choices` per line is expected")
@@ -100,17 +102,21 @@ def score_file(
         "methods": [] if figures["accuracy"] is None else runs,
         "break_even": {},
         "cautions": cautions,
-        "notes": [*table.notes, *cautions],
+        "notes": [*table.notes, *cautions, *_say_low(figures["choice_mass"])],
         "rows": show_rows(result),
     }
 
 
-def _read_prompts(path: Path, chat: bool) -> Iterator[tuple[int, Prompt]]:
+def _say_low(mass: float | None) -> list[str]:
+    return [f"{LOW_MASS_MEANS}: {100 * mass:.2g} %"] if mass is not None and mass < LOW_MASS else []
+
+
+def _read_prompts(path: Path, chat: bool, system: str) -> Iterator[tuple[int, Prompt]]:
     from promptkit.score.rows import read_prompts
 
     for position, (number, row) in enumerate(number_rows(path)):
         try:
-            [prompt] = read_prompts([row], chat=chat, first=position)
+            [prompt] = read_prompts([row], chat=chat, system=system, first=position)
         except DataError as error:
             raise DataError(f"{path}:{number}: {str(error).partition(': ')[2]}") from error
         yield number, prompt
@@ -134,7 +140,8 @@ def _one_run(cell: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], *, has_
     """Return a single cell as the method of one run that it is."""
     labels = [row["label"] for row in rows]
     right = [right_answers({"predictions": rows})] if has_majority else None
-    kept = {key: cell[key] for key in ("method", "template", "k", "unread", *VOTE_FIGURES, "cost") if key in cell}
+    names = ("method", "template", "k", "unread", "choice_mass", *VOTE_FIGURES, "cost")
+    kept = {key: cell[key] for key in names if key in cell}
     if "calibrations" in cell:
         kept["calibrations"] = [{**each, "accuracy": _one_spread(each)} for each in cell["calibrations"]]
     kept |= describe_majority([[row["predicted"] for row in rows]], right, labels)

@@ -14,7 +14,7 @@ from promptkit.build import (
 )
 from promptkit.data import load_records
 from promptkit.local import Data
-from promptkit.prompt import build_prompt, render_answer, render_pieces
+from promptkit.prompt import build_prompt, check_system, render_answer, render_pieces, trim_answer
 from promptkit.select import Draw
 from promptkit.task import load_task
 from promptkit.template import BoundTemplate
@@ -52,12 +52,14 @@ def show_prompts(
     seed: int = 0,
     split: str = "test",
     chat: bool = False,
+    system: str = "system",
     limit: int = 1,
     trust_remote_code: bool = False,
 ) -> list[View]:
     """Return what the model will see of the first `limit` records, under every template asked for."""
     from promptkit.models import load_encoder
 
+    check_system(system, chat=chat)
     loaded, encoder = load_task(task), load_encoder(model, trust_remote_code=trust_remote_code)
     queries = load_records(loaded, split, data=data, limit=limit, seed=seed, labelled=False)
     give: Callable[..., Any] = no_demonstrations
@@ -68,7 +70,7 @@ def show_prompts(
         give = Demonstrations(pool, draw)
     return [
         _view(encoder, bound, query, give(query, k), chat)
-        for bound in bind_matching(loaded, templates)
+        for bound in bind_matching(loaded, templates, system=system)
         for k in shots
         for query in queries
     ]
@@ -83,7 +85,9 @@ def _view(encoder: Any, bound: BoundTemplate, query: Any, demonstrations: Sequen
         completion = "".join(text for _, text in answer)
         parts += answer
     end = encoder.answer_end(prompt.messages) if completion and completion not in prompt.choices else ()
+    choices = list(prompt.choices)
     if chat:
+        choices = choices if bound.template.is_cot else list(map(trim_answer, choices))
         prefix = encoder.chat_prefix(prompt.messages)
         completion = encoder.chat_completion(prompt.messages, completion) if completion else ""
     joined = encoder.join(prefix, completion, chat=chat) if completion else None
@@ -93,7 +97,7 @@ def _view(encoder: Any, bound: BoundTemplate, query: Any, demonstrations: Sequen
         query.id,
         bound.template.name,
         parts,
-        list(prompt.choices),
+        choices,
         [(kind, len(encoder.encode(text, chat=True))) for kind, text in parts],
         [(text, index >= trained) for index, text in enumerate(_token_texts(encoder, ids))],
     )

@@ -8,6 +8,9 @@ from promptkit.task import Task
 from promptkit.template import BoundTemplate, load_template, match_templates
 
 
-def bind_matching(task: Task, patterns: Sequence[str]) -> list[BoundTemplate]:
-    """Return the templates that match, or the family's `plain`."""
-    return [load_template(name).bind(task) for name in match_templates(patterns or ("plain",), task.templates)]
+def bind_matching(task: Task, patterns: Sequence[str], *, system: str = "system") -> list[BoundTemplate]:
+    """Return the templates that match, or the family's `plain`; `system` is that of `Template.bind`."""
+    return [
+        load_template(name).bind(task, system=system)
+        for name in match_templates(patterns or ("plain",), task.templates)
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from promptkit.errors import TrainError
 from promptkit.export.formats import read_pair_rows
 from promptkit.files import check_free
 from promptkit.local import Data
-from promptkit.prompt import build_prompt
+from promptkit.prompt import build_prompt, check_system, place_system
 from promptkit.sources import holds_rows
 from promptkit.splits import hash_one_file, load_training, note_unlearned
 from promptkit.task import Task, load_task
@@ -35,6 +36,7 @@ def train_source(
     seed: int = 0,
     seeds: Mapping[str, int] | None = None,
     chat: bool = False,
+    system: str = "system",
     dtype: str = "float32",
     device: str | None = None,
     trust_remote_code: bool = False,
@@ -56,17 +58,19 @@ def train_source(
 
     given = dict(seeds or {})
     check_seeds(given)
+    check_system(system, chat=chat)
     path = Path(out) if out else Path("adapters") / f"{Path(source).stem}-seed{seed}"
     check_free(path)
     validation, metric, one_file = None, "accuracy", None
     notes: list[str] = []
     if holds_rows(source):
         _refuse_drawn(given)
-        pairs: Sequence[Any] = list(itertools.islice(read_pair_rows(Path(source), chat=chat), train_limit))
+        read = itertools.islice(read_pair_rows(Path(source), chat=chat), train_limit)
+        pairs: Sequence[Any] = [replace(pair, messages=place_system(pair.messages, system)) for pair in read]
     else:
         given = {"data": seed, "template": seed, **given}
         task = load_task(source)
-        bounds = bind_matching(task, templates)
+        bounds = bind_matching(task, templates, system=system)
         metric = task.merit
         one_file = hash_one_file(data)
         pairs, validation = _training_set(task, bounds, data, given, chat, train_limit, balance, notes.append)
@@ -77,6 +81,7 @@ def train_source(
         seed=seed,
         seeds=given,
         chat=chat,
+        system=system,
         validation=validation or None,
         metric=metric if validation else "accuracy",
         out=path,
