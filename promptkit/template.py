@@ -14,13 +14,13 @@ import jinja2
 from jinja2 import nodes
 from jinja2.runtime import Macro
 
+from promptkit.answer_rules import check_rule
 from promptkit.environment import Rewrite, Sandbox
 from promptkit.errors import PatternError, TemplateError, nearest
 from promptkit.files import is_there
 from promptkit.imports import Source, parse_all
 from promptkit.library import display_path, find_names, real_path, search_folders
 from promptkit.limits import Budget
-from promptkit.patterns import compile_pattern
 from promptkit.record import Record
 from promptkit.sandbox import RENDER_ERRORS, explain_render_error, folder_loader, make_environment
 from promptkit.task import Task
@@ -78,9 +78,9 @@ class Template:
 
     `hash` is a hex digest of everything its text depends on: the file and what it imports.
     `labels` maps a task's labels to the words that stand for them (empty: the labels themselves).
-    `separator` stands between instruction, demonstrations and query. `stop`, `max_tokens` and
-    `answer` (a regular expression) say how what the model writes ends and how it is read. `sources` are
-    the file, first, and those it imports, by their names below the template folders.
+    `separator` stands between instruction, demonstrations and query. `stop`, `max_tokens` and `answer` (a rule's name
+    or a regular expression) say how what the model writes ends and how it is read. `sources` are the file, first, and
+    those it imports, by their names below the template folders.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Template:
         if task.is_free_text and self.answer is None:
             raise TemplateError(
                 f"{display_path(self.path)}: task {task.name!r} is answered in free text; the template does not say "
-                'how to read it; add {% set answer = "…(…)…" %}, a regular expression with a group'
+                'how to read it; add {% set answer = "number" %}, or a regular expression with a group, "…(…)…"'
             )
         return BoundTemplate(self._fit(task), task, _words(self, task), system)
 
@@ -361,13 +361,9 @@ def _settings(variables: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 def _check_answer(pattern: str, path: Path) -> None:
     try:
-        groups = compile_pattern(pattern).groups
+        check_rule(pattern)
     except PatternError as error:
         raise TemplateError(f"{display_path(path)}: `answer`: {error}") from error
-    if groups < 1:
-        raise TemplateError(
-            f"{display_path(path)}: `answer` {pattern!r} has no group; put the part that is the answer into (…)"
-        )
 
 
 def _expected(name: str) -> str:
@@ -375,7 +371,7 @@ def _expected(name: str) -> str:
         "labels": 'a mapping such as {"negative": "bad", "positive": "good"} was expected',
         "separator": "text was expected",
         "stop": 'a list such as ["\\nAnswer:"] was expected',
-        "answer": "a regular expression in quotes was expected",
+        "answer": "the name of a rule or a regular expression, in quotes, was expected",
         "max_tokens": "a whole number of tokens was expected",
     }[name]
 

@@ -20,6 +20,11 @@ from promptkit.score import read_answer, same_answer
         ("12.", "12"),
         ("50%", "50"),
         (".5", "0.5"),
+        (".50", "1/2"),
+        ("3/4", "0.75"),
+        ("1 000", "1000"),
+        ("1e3", "1000"),
+        ("\u22125", "-5"),
         (" Paris ", "Paris"),
     ],
 )
@@ -51,7 +56,7 @@ def test_answer_that_is_not_there_is_none(text: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("####", r"template 'a/b': the answer pattern '####' has no group: put the answer in \(...\)"),
+        ("####", r"template 'a/b': `answer`: '####' has no group; put the part that is the answer into \(…\)"),
         ("(", r"template 'a/b': `answer`: '\(' is no regular expression: missing \)"),
         ("(a|aa)+$", r"template 'a/b': `answer`: .* takes over 1 s on one text; remove nested repetition"),
     ],

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 import jinja2
 from jinja2 import nodes
 
+from promptkit.answer_rules import read_rule
 from promptkit.data import hash_order
 from promptkit.errors import TemplateError, nearest
-from promptkit.patterns import compile_pattern
 from promptkit.sandbox import make_environment
 from promptkit.template import Part, Template, rewrite_template
 from promptkit.variants.formatting import AXES, CASINGS, Format
@@ -330,7 +330,7 @@ class _Surface:
                     f"template {template.name!r}: in this form the answer {other!r} holds {after!r}, before which "
                     "writing stops; choose a separator and a spacing without it"
                 )
-        if template.answer is not None and _read(template.answer, own) != _read(template.answer, other):
+        if template.answer is not None and read_rule(own, template.answer) != read_rule(other, template.answer):
             raise TemplateError(
                 f"template {template.name!r}: in this form `answer` {template.answer!r} no longer reads {other!r}; "
                 "choose a separator, casing and spacing that it allows"
@@ -361,8 +361,3 @@ def _find_numbers(layout: Layout, is_target: bool = False) -> Iterator[tuple[int
 
 def _fill(text: str) -> str:
     return text.replace(VALUE, "7").replace(CALL, "7")
-
-
-def _read(pattern: str, text: str) -> str | None:
-    found = compile_pattern(pattern).search(text)
-    return found[1] if found else None
