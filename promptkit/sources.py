@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from promptkit.errors import DataError, RunError
-from promptkit.files import check_all_readable, is_there
+from promptkit.files import check_all_readable, is_there, read_input
+from promptkit.library import real_path
+from promptkit.parsing import parse_json_object
 from promptkit.rows import number_rows
 
 #: Files that `Dataset.save_to_disk` and `DatasetDict.save_to_disk` leave in their folder.
@@ -68,11 +70,21 @@ def _iterate_folder(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             raise DataError(f"{path.parent}: no split {SPLIT!r}; name the folder of the split to train on")
     check_all_readable(path)
     try:
+        _check_parts(path)
         for number, row in enumerate(datasets.load_from_disk(str(path)), 1):
             yield f"{path}, row {number}", row
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: not a folder that Dataset.save_to_disk wrote: {reason}") from error
+
+
+def _check_parts(folder: Path) -> None:
+    """Raise DataError where a folder of `datasets` names a file that is not in it."""
+    parts = parse_json_object(read_input(folder / _STATE)).get("_data_files")
+    for part in parts if isinstance(parts, list) else ():
+        name = part.get("filename") if isinstance(part, Mapping) else None
+        if not isinstance(name, str) or not real_path(folder / name).is_relative_to(real_path(folder)):
+            raise DataError(f"{folder / _STATE}: names {name!r:.200}, which is not a file in the folder")
 
 
 def _find_shards(folder: Path) -> dict[str, list[re.Match[str]]]:

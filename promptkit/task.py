@@ -109,6 +109,13 @@ class Source(BaseModel):
             )
         return path
 
+    @field_validator("name", *SPLITS)
+    @classmethod
+    def _check_name(cls, name: str | int | None) -> str | int | None:
+        if isinstance(name, str) and (not name.strip() or _OUTSIDE.search(name) or ".." in name.split("/")):
+            raise ValueError(f"{name!r} is no name of a configuration or split")
+        return name
+
     @field_validator("delimiter")
     @classmethod
     def _check_delimiter(cls, text: str | None) -> str | None:
@@ -121,7 +128,7 @@ class Source(BaseModel):
         kind = int if self.generator else str
         for split in SPLITS:
             value = getattr(self, split)
-            if value is not None and (not isinstance(value, kind) or value == ""):
+            if value is not None and not isinstance(value, kind):
                 expected = "a number of records" if self.generator else "a split's name"
                 raise ValueError(f"`{split}` must be {expected}, got {value!r}")
         return self

@@ -77,6 +77,14 @@ def test_a_task_s_path_stays_beside_it(project: Project, path: str) -> None:
         load_task("films")
 
 
+@pytest.mark.parametrize("line", ['name = "../x"', 'validation = "../data/train"', 'validation = ""', 'name = "/etc"'])
+def test_names_are_no_paths(project: Project, line: str) -> None:
+    """A configuration or a split that leads elsewhere is an error with the task file's line."""
+    project.write("tasks/films.toml", f"{TASK}{line}\n")
+    with pytest.raises(TaskError, match=r"films.toml:13: data.\w+: .* is no name of a configuration or split"):
+        load_task("films")
+
+
 def test_a_folder_of_the_working_directory_is_not_meant(project: Project) -> None:
     """`path` does not fall back to the folder from which the command is given."""
     project.write("tasks/films.toml", TASK.replace("nobody/films", "data"))

@@ -79,3 +79,13 @@ def test_what_holds_no_rows_is_said(tmp_path: Path) -> None:
     (tmp_path / "project").mkdir()
     names = ["sst2", str(tmp_path / "task.toml"), str(tmp_path / "project"), "missing.jsonl"]
     assert [holds_rows(name) for name in names] == [False, False, False, True]
+
+
+def test_a_folder_of_datasets_names_files_in_itself(tmp_path: Path) -> None:
+    """What a folder's state says of its files reads nothing outside of the folder."""
+    for name in ("own", "other"):
+        datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / name))
+    state = tmp_path / "own/state.json"
+    state.write_text(state.read_text().replace("data-00000-of-00001.arrow", "../other/data-00000-of-00001.arrow"))
+    with pytest.raises(DataError, match=r"own/state.json: names '../other/data-.*', which is not a file in the folder"):
+        ids(tmp_path / "own")

@@ -41,6 +41,18 @@ def test_unknown_task_suggests_the_nearest(project: Project) -> None:
         ('text = "sentence"', 'text = "sentence', r"films.toml:6: Illegal character"),
         ('path = "nobody/films"', "", "give either `path` or `generator`"),
         ('"positive"]', '"negative"]', "`labels` must be two or more different names"),
+        (
+            '["negative", "positive"]',
+            "[]",
+            r"films.toml:2: labels: .* two or more different names, found 0",
+        ),
+        (
+            '["negative", "positive"]',
+            '["yes"]',
+            r"films.toml:2: .* different names, found 1; leave them out",
+        ),
+        ('"positive"]', '" "]', r"films.toml:2: labels: a label is empty"),
+        ('text = "sentence"', 'text = ""', r"films.toml:6: fields.text.column"),
         ('train = "train"', "train = 12", "films.toml:9: data: `train` must be a split's name, got 12"),
         (
             'text = "sentence"',
