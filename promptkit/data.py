@@ -30,6 +30,7 @@ from promptkit.rows import (
     number_rows,
     place_of,
     read_class_names,
+    unreadable,
 )
 from promptkit.task import SPLITS, Column, Task
 
@@ -105,6 +106,8 @@ def iterate_records(task: Task, split: str, *, data: Data | None = None, labelle
                 raise RecordError(f"{source.place(number)}: {error}") from error
             left_out, first = left_out + 1, first or f"{source.place(number)}: {error}"
             continue
+        except _PlacedError:
+            raise
         except DataError as error:
             raise DataError(f"{source.place(number)}: {error}") from error
         yield record
@@ -283,9 +286,20 @@ class _Reader:
             except DataError:
                 continue  # a split that is not there; whoever reads it says so
             read = _Reader(self.task, split, True, self.data, source.class_names)
-            for _, row in source.rows:
+            for row in _read_whole(source):
                 with suppress(DataError):
                     yield read._label_value(row), read._choices(row) or self.task.labels or ()
+
+
+class _PlacedError(DataError):
+    """What is wrong elsewhere in the data than in the record that is read: it says where."""
+
+
+def _read_whole(source: _Source) -> Iterator[Row]:
+    try:
+        yield from (row for _, row in source.rows)
+    except DataError as error:
+        raise _PlacedError(str(error)) from error
 
 
 def _find_setting(task: Task, data: DataFiles | RowSets | None) -> Reading | None:
@@ -507,7 +521,10 @@ def _only_file(folder: Path, name: str) -> Path | None:
 
 def _local_file(task: Task, split: str, data: Path) -> Path:
     if is_there(data):
-        check_readable(data)
+        try:
+            check_readable(data)
+        except OSError as error:  # it is the data's fault, wherever it is noticed
+            raise unreadable(data, error) from error
         if data.suffix not in SUFFIXES:
             raise DataError(f"{data}: unknown kind of file {data.suffix!r}; allowed: {', '.join(SUFFIXES)}")
         return data

@@ -64,14 +64,14 @@ def number_rows(path: Path, cells: Cells | None = None) -> Iterator[tuple[int, R
             yield from {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}[path.suffix](path)
         else:
             yield from _read_table(path, cells or Cells())
-    except InputError:
-        raise
     except OSError as error:
         raise unreadable(path, error) from error
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    """Return what to raise where a file of data cannot be read."""
+    """Return what to raise where a file of data cannot be read: no OSError, which would be taken for the output's."""
+    if isinstance(error, InputError):
+        return DataError(str(error))
     reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
     return DataError(f"{path}: cannot be read ({reason:.300})")
 

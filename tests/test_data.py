@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pyarrow
 import pyarrow.parquet
@@ -11,6 +12,7 @@ import pytest
 import promptkit as pk
 from promptkit.data import count_records, has_split, iterate_records, load_records
 from promptkit.errors import DataError
+from promptkit.files import new_file
 from promptkit.task import load_task
 from tests.conftest import TASK, Project
 
@@ -369,3 +371,17 @@ def test_unknown_split_lists_the_known(project: Project) -> None:
     """A split that the task does not have is answered with those it has."""
     with pytest.raises(DataError, match=r"task 'films' has no split 'dev'; it has: train, test"):
         load_records(load_task("films"), "dev")
+
+
+def test_what_is_wrong_further_down_is_told_where_it_is(project: Project) -> None:
+    """Labels are looked for in the whole file; what cannot be read there is named by its own line alone."""
+    project.write("rows.jsonl", '{"sentence": "x", "label": 1}\n{"sentence": "y", "label"\n')
+    with pytest.raises(DataError, match=r"^rows.jsonl:2: not JSON"):
+        load_records(load_task("films"), "test", data="rows.jsonl")
+
+
+def test_a_pipe_in_place_of_data_is_not_the_output_s_fault(project: Project) -> None:
+    """Whatever is wrong with the input while an output is written is said of the input."""
+    os.mkfifo(project.root / "rows.jsonl")
+    with pytest.raises(DataError, match=r"^rows.jsonl: is a pipe"), new_file(project.root / "out.jsonl"):
+        load_records(load_task("films"), "test", data="rows.jsonl")
