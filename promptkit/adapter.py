@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from promptkit.errors import RunError, TrainError, nearest
-from promptkit.files import check_readable, publish, read_input
+from promptkit.files import check_readable, new_folder, read_input
 from promptkit.probes import Probes, hash_tokenizer, installed_versions, kind_of_device
 
 if TYPE_CHECKING:
@@ -291,22 +290,17 @@ def write_adapter(
     from safetensors import SafetensorError
 
     out = Path(mkdtemp(prefix="promptkit-")) / "adapter" if out is None else out
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        shutil.rmtree(part, ignore_errors=True)  # of a killed process that had the same number
-        part.mkdir(parents=True)
-        network.save_pretrained(str(part), save_embedding_layers=False, state_dict=weights)
-        (part / "README.md").unlink(missing_ok=True)  # peft's form of a model card, with every field left blank
-        share_weights(part)
-        write_card(part, card)
-        publish(part, out)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RunError(
-            f"{out}: the adapter cannot be written: {reason}; choose another folder, or make room"
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with new_folder(out) as part:
+        try:
+            network.save_pretrained(str(part), save_embedding_layers=False, state_dict=weights)
+            (part / "README.md").unlink(missing_ok=True)  # peft's form of a model card, with every field left blank
+            share_weights(part)
+            write_card(part, card)
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RunError(
+                f"{out}: the adapter cannot be written: {reason}; choose another folder, or make room"
+            ) from error
     return out
 
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import itertools
 import os
-import platform
 import shutil
 import stat
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
 from promptkit.errors import DataError, InputError, RunError
+from promptkit.library import real_path
+from promptkit.staging import MADE, give_name, make_place, sweep, take_back, write_journal
 
 if TYPE_CHECKING:
     import pyarrow
 
-_SERIAL = itertools.count()
-#: How a file system says that it has no hard links.
-_NO_LINKS = {errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 #: Bytes at most of a file that is read whole: a card, a manifest.
 LARGEST = 64 * 2**20
 #: Bytes at most of a file that somebody writes by hand: a task, a template, a mixture, a preset, prices.
@@ -82,6 +81,23 @@ def is_there(path: Path) -> bool:
     return os.path.lexists(path) and not path.is_dir()
 
 
+def check_inside(folder: Path, path: Path) -> None:
+    """Raise RunError where a path below `folder` leads out of it through a link; the folder itself may be one.
+
+    Whatever is read or written in a folder that may be somebody else's goes through this.
+    """
+    inside = real_path(folder)
+    if not real_path(path).is_relative_to(inside):
+        raise RunError(f"{path}: leads out of {folder} through a link; put the file itself there, or remove the link")
+
+
+def check_tree(folder: Path, inside: Path) -> None:
+    """Raise RunError where anything in a folder inside `folder` leads out of that through a link."""
+    for above, folders, names in os.walk(inside):
+        for name in (*folders, *names):
+            check_inside(folder, Path(above, name))
+
+
 def open_input(path: str | Path) -> BinaryIO:
     """Open a plain file to be read; raises what `check_readable` raises, and OSError as `open` does."""
     check_readable(path)
@@ -108,18 +124,37 @@ def read_input(path: str | Path, limit: int = LARGEST) -> bytes:
 
 
 def check_free(path: Path) -> None:
-    """Raise RunError where something is at `path` already, be it a link to nothing: nothing is ever overwritten."""
+    """Raise RunError where something is at `path` already, be it a link to nothing: nothing is ever overwritten.
+
+    What a killed process has left of this output is cleared away first; what one had begun to publish is finished.
+    """
     check_name(path)
-    if os.path.lexists(path):
+    sweep(path)
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        _check_writable(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    else:
         raise _taken(path)
 
 
+def _check_writable(path: Path) -> None:
+    """Raise RunError where nothing can be made in the folder that `path` is to be in: before the work, not after it."""
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        raise RunError(f"{path}: nothing can be written in {above}; give another --out")
+
+
 def check_name(path: Path) -> None:
-    """Raise RunError for a path that is no text: manifests and results name it."""
+    """Raise RunError for a path that is no text, or that a terminal or a list of files would not show as it is."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise RunError(f"{str(path)!r}: the name is not UTF-8; give another --out") from error
+    if any(unicodedata.category(sign) == "Cc" for sign in str(path)):
+        raise RunError(f"{str(path)!r}: the name holds a control character; give another --out")
 
 
 @contextmanager
@@ -129,22 +164,16 @@ def new_file(path: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
     Raises RunError where it cannot be written: no permission, no room. What has come to `path` by then is an error
     too; or, with `replace`, it is replaced.
     """
-    temporary = temporary_path(path)
-    try:
-        with folders_above(path):
-            try:
-                with temporary.open("wb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                if replace:
-                    os.replace(temporary, path)
-                else:
-                    publish(temporary, path)
-            finally:
-                _remove(temporary)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    with _staged(path) as stage:
+        temporary = stage.folder / path.name
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            os.replace(temporary, path)
+        else:
+            publish(temporary, path)
 
 
 @contextmanager
@@ -154,22 +183,56 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises RunError where something is at `path` by then, and where it cannot be written.
     """
     check_free(path)
-    with temporary_folder(path) as folder:
+    with _staged(path) as stage:
+        folder = stage.folder / path.name
+        folder.mkdir()
         yield folder
         publish(folder, path)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A folder in which several files or folders are made, to appear together beside `out`."""
+
+    folder: Path
+    out: Path
+
+    def publish(self, finished: Sequence[Path]) -> None:
+        """Give what is finished its names beside `out`, in this order; after an error none of it is there.
+
+        A kill in between is made good by the next `check_free` or `sweep`: what is still missing gets its name then.
+        Nothing is overwritten; raises RunError where a name is taken.
+        """
+        for path in finished:
+            _refuse_taken(self.out.with_name(path.name))
+        write_journal(self.folder.parent, finished)
+        try:
+            for path in finished:
+                publish(path, self.out.with_name(path.name))
+        except BaseException:
+            take_back(self.folder.parent)
+            raise
+
+
 @contextmanager
-def temporary_folder(path: Path) -> Iterator[Path]:
-    """Give a folder beside `path` that is gone when the block has ended; RunError where it cannot be written."""
-    temporary = temporary_path(path)
+def stage(out: Path) -> Iterator[Stage]:
+    """Give a hidden folder beside `out` that is gone when the block has ended; RunError where it cannot be written."""
+    with _staged(out) as made:
+        yield made
+
+
+@contextmanager
+def _staged(path: Path) -> Iterator[Stage]:
     try:
         with folders_above(path):
+            place = make_place(path)
             try:
-                temporary.mkdir()
-                yield temporary
+                made = Stage(place.folder / MADE, path)
+                made.folder.mkdir()
+                yield made
             finally:
-                _remove(temporary)
+                shutil.rmtree(place.folder / MADE, ignore_errors=True)  # this process made all of it
+                place.remove()
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -189,52 +252,16 @@ def folders_above(path: Path) -> Iterator[None]:
 
 
 def publish(finished: Path, path: Path) -> None:
-    """Give what is finished its name; raises RunError where something has it by now.
-
-    A file gets it as a link, which fails where the name is taken. For folders, and where there are no links, the
-    name is looked at right before.
-    """
-    if finished.is_dir() or not _link(finished, path):
-        check_free(path)
-        finished.rename(path)
-
-
-def _link(finished: Path, path: Path) -> bool:
-    """Move a file to a name that is free, or else raise RunError; return False where there are no hard links."""
+    """Give what is finished its name; raises RunError where something has it by now."""
     try:
-        os.link(finished, path)
+        give_name(finished, path)
     except FileExistsError as error:
         raise _taken(path) from error
-    except OSError as error:
-        if error.errno in _NO_LINKS:
-            return False
-        raise
-    finished.unlink()
-    return True
 
 
-def publish_all(finished: Iterable[Path], folder: Path) -> None:
-    """Give files and folders their names in `folder`; after an error none of them is there. Nothing is overwritten."""
-    paths = [(path, folder / path.name) for path in finished]
-    for _, path in paths:
-        check_free(path)
-    published: list[Path] = []
-    try:
-        for source, path in paths:
-            publish(source, path)
-            published.append(path)
-    except BaseException:
-        for path in published:
-            _remove(path)
-        raise
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
+def _refuse_taken(path: Path) -> None:
+    if os.path.lexists(path):
+        raise _taken(path)
 
 
 def _taken(path: Path) -> RunError:
@@ -244,16 +271,6 @@ def _taken(path: Path) -> RunError:
 def unwritable(path: Path, error: OSError) -> RunError:
     """Return what to raise where `path` cannot be written."""
     return RunError(f"{path}: cannot be written ({error.strerror or error}); make room there or give another --out")
-
-
-def temporary_path(path: Path) -> Path:
-    """Return a name beside `path` that no other writer uses and that says who writes it."""
-    return path.with_name(f".{path.name}.{host_mark()}.{os.getpid()}.{next(_SERIAL)}.tmp")
-
-
-def host_mark() -> str:
-    """Return a mark of this machine that does not tell its name."""
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> int:

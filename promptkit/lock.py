@@ -19,3 +19,11 @@ def take_lock(file: IO[bytes]) -> bool:
         except OSError:  # held by another, or on a file system without locks
             return False
     return True
+
+
+def wait_for_lock(file: IO[bytes]) -> None:
+    """Hold a new file until it is closed, where the file system has locks; whoever looked at it lets go at once."""
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)

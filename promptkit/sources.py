@@ -12,6 +12,7 @@ from promptkit.files import check_all_readable, is_there, read_input
 from promptkit.library import real_path
 from promptkit.parsing import parse_json_object
 from promptkit.rows import number_rows
+from promptkit.staging import sweep
 
 #: Files that `Dataset.save_to_disk` and `DatasetDict.save_to_disk` leave in their folder.
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
@@ -48,6 +49,8 @@ def iterate_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def check_no_shards(path: Path) -> None:
     """Raise RunError where there is a shard of FOLDER/NAME.ENDING already: nothing is ever overwritten or mixed."""
+    for left in (path, path.parent):
+        sweep(left)
     for there in sorted(path.parent.glob(f"*{path.suffix}")):
         match = SHARD.fullmatch(there.name)
         if match and match["split"] == path.stem:

@@ -21,17 +21,16 @@ import json
 import os
 import platform
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from promptkit.errors import RunError
-from promptkit.files import LARGEST_DATA, check_name, host_mark, new_file, read_input, temporary_path, unwritable
-from promptkit.lock import take_lock
+from promptkit.files import LARGEST_DATA, check_inside, check_name, check_tree, new_file, read_input, unwritable
 from promptkit.parsing import parse_json_object
+from promptkit.staging import ADAPTER, MADE, MARK, Place, find_foreign, find_place, is_hidden, make_place, sweep_folder
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
@@ -40,9 +39,7 @@ PACKAGES = ("promptkit", "torch", "transformers", "peft", "datasets")
 SOURCES, EARLIER = "sources", "earlier"
 #: What a finished run holds beside its cells.
 RESULTS = ("study.json", "compare.json", "predictions.parquet")
-_LOCK, _UNFINISHED = "lock", ".unfinished"
-_STARTED = time.time()
-_WEEK = 7 * 24 * 60 * 60.0
+_UNFINISHED = ".unfinished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +104,8 @@ class Run:
         new one then. Everything else must be equal.
         """
         check_name(folder)
+        for name in ("run.json", "cells", "measures", "adapters", SOURCES, EARLIER):
+            check_inside(folder, folder / name)
         if _is_run(folder):
             _refuse_difference(folder, made.wanted)
         else:
@@ -138,6 +137,7 @@ class Run:
     def finish(self, name: str, content: bytes) -> None:
         """Write a result of the whole run, such as study.json, in place of the same run's earlier one."""
         self.begin()
+        check_inside(self.folder, self.folder / name)
         write_whole(self.folder / name, content)
 
     def load(self, spec: Mapping[str, JSON]) -> dict[str, Any] | None:
@@ -146,7 +146,7 @@ class Run:
         Raises RunError for a file that was not written by `save`, and for one with too few or too many predictions.
         """
         path = self._path("cells", spec)
-        return self._read_result(path)[1] if path.exists() else None
+        return self._read_result(path)[1] if os.path.lexists(path) else None
 
     def save(
         self,
@@ -167,16 +167,21 @@ class Run:
     def load_measure(self, spec: Mapping[str, JSON]) -> dict[str, Any] | None:
         """Return the measure saved for `spec`, None where there is none."""
         path = self._path("measures", spec)
-        return _read_cell(path, "measure")[1] if path.exists() else None
+        return _read_cell(path, "measure")[1] if os.path.lexists(path) else None
 
     def cells(self) -> Iterator[Cell]:
         """Yield all finished cells, in the order of their keys."""
         for path in sorted((self.folder / "cells").glob("[!.]*.json")):
+            check_inside(self.folder, path)
             yield Cell(*self._read_result(path))
 
     def adapter_folder(self, spec: Mapping[str, JSON]) -> Path:
         """Return where the adapter of `spec` is, or will be: whole, or not there at all."""
-        return self.folder / "adapters" / cell_key(spec)
+        folder = self.folder / "adapters" / cell_key(spec)
+        check_inside(self.folder, folder)
+        if folder.is_dir():
+            check_tree(self.folder, folder)
+        return folder
 
     @contextmanager
     def new_adapter(self, spec: Mapping[str, JSON]) -> Iterator[Path]:
@@ -221,7 +226,9 @@ class Run:
         return spec, result
 
     def _path(self, kind: str, spec: Mapping[str, JSON]) -> Path:
-        return self.folder / kind / f"{cell_key(spec)}.json"
+        path = self.folder / kind / f"{cell_key(spec)}.json"
+        check_inside(self.folder, path)
+        return path
 
 
 def cell_key(spec: Mapping[str, JSON]) -> str:
@@ -259,43 +266,41 @@ def _workplace(final: Path) -> Iterator[Path]:
 
     It is gone after the block, unless that ends in an error and leaves something to go on from.
     """
-    folder = final.with_name(f".{final.name}{_UNFINISHED}")
     try:
-        lock = _enter(folder)
-        if lock is None:
-            folder = temporary_path(final)
-            folder.mkdir(parents=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        kept = _enter(final)
+        place = kept or make_place(final)
     except OSError as error:
         raise unwritable(final, error) from error
+    folder = place.folder if kept else place.folder / MADE
+    folder.mkdir(exist_ok=True)
     done = False
     try:
         yield folder
         done = True
     finally:
         shutil.rmtree(folder / "adapter", ignore_errors=True)
-        if done or lock is None or [path.name for path in folder.iterdir()] == [_LOCK]:
-            shutil.rmtree(folder, ignore_errors=True)
-        if lock:
-            lock.close()
+        if done or not kept or [path.name for path in folder.iterdir()] == [MARK]:
+            place.remove()
+        place.close()
 
 
-def _enter(folder: Path) -> IO[bytes] | None:
-    """Return the lock of a folder that is made or found here; None where another process works in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / _LOCK).open("ab")
-    if os.name == "posix" and take_lock(lock) and _is_there(folder / _LOCK, lock):
-        shutil.rmtree(folder / "adapter", ignore_errors=True)  # of a process that was killed before it was moved
-        return lock
-    lock.close()
+def _enter(final: Path) -> Place | None:
+    """Return the folder that is kept beside an adapter until it is made; None where it is another's, or in use."""
+    folder = final.with_name(f".{final.name}{_UNFINISHED}")
+    if os.name != "posix":
+        return None
+    if not os.path.lexists(folder):
+        with suppress(OSError):  # another process was first
+            return make_place(folder, ADAPTER).move(folder)
+    with suppress(RunError):
+        place = find_place(folder, ADAPTER)
+        if place and not find_foreign(folder):
+            place.clear("adapter")  # of a process that was killed before it was moved
+            return place
+        if place:
+            place.close()
     return None
-
-
-def _is_there(path: Path, file: IO[bytes]) -> bool:
-    """Whether the open file is still the one at `path`: another process may have ended and removed it."""
-    try:
-        return path.stat().st_ino == os.fstat(file.fileno()).st_ino
-    except FileNotFoundError:
-        return False
 
 
 def _move_folder(finished: Path, final: Path) -> None:
@@ -315,7 +320,7 @@ def _is_run(folder: Path) -> bool:
         return False
     except OSError as error:
         raise RunError(f"{folder}: is no run folder ({error.strerror}); give another --out") from error
-    if "run.json" not in names and any(_writer(name) is None for name in names):
+    if "run.json" not in names and not all(map(is_hidden, names)):
         raise RunError(f"{folder}: exists and holds no run (no run.json); give another --out")
     return "run.json" in names
 
@@ -448,40 +453,13 @@ def _damaged(path: Path) -> RunError:
     return RunError(f"{path}: was damaged or edited from outside (files of a run are written whole); {fix}")
 
 
-def _writer(name: str) -> tuple[str, int] | None:
-    """Return (machine, process) of a temporary name, None for any other name."""
-    parts = name.rsplit(".", 4)
-    if len(parts) != 5 or parts[4] != "tmp" or not name.startswith(".") or not parts[2].isdecimal():
-        return None
-    return parts[1], int(parts[2])
-
-
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of processes that live no more; another machine's after a week."""
-    for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
-        writer = _writer(path.name)
-        with suppress(OSError):  # another process removed it first
-            if writer and _is_leftover(*writer, written=path.stat().st_mtime):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    """Remove what processes that live no more have left: files that they were writing, and states of adapters."""
+    parts = [folder / name for name in ("cells", "measures", "adapters", SOURCES)]
+    for part in (folder, *parts, *folder.glob(f"{EARLIER}/*")):
+        if part == folder or not part.is_symlink():
+            sweep_folder(part)
     for path in folder.glob(f"adapters/.*{_UNFINISHED}"):
-        made = path.with_name(path.name.removeprefix(".").removesuffix(_UNFINISHED)).exists()  # by another process
-        with suppress(OSError):
-            if made and (lock := _enter(path)):
-                shutil.rmtree(path)
-                lock.close()
-
-
-def _is_leftover(host: str, process: int, written: float) -> bool:
-    if host != host_mark():
-        return time.time() - written > _WEEK
-    if process == os.getpid():  # ours, or of a killed process that had the same number (containers)
-        return written < _STARTED
-    if os.name != "posix":
-        return False  # signal 0 would end the process there
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+        final = path.with_name(path.name.removeprefix(".").removesuffix(_UNFINISHED))
+        if final.exists() and (place := _enter(final)):  # another process made it
+            place.remove()

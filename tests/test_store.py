@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from promptkit import store
 from promptkit.errors import RunError
-from promptkit.files import host_mark
+from promptkit.files import new_file
+from promptkit.staging import MADE, host_mark, make_place
 from promptkit.store import Cell, Run, cell_key, default_folder, write_whole
 
 SETTINGS = {"task": "reviews", "seed": 0, "shots": [1, 4], "hashes": {"template": "ab12", "test": "cd34"}}
@@ -235,50 +236,50 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device that is always full")
-def test_a_device_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_without_room(tmp_path: Path) -> None:
     """The real thing: a write that the system refuses for want of room."""
-    monkeypatch.setattr("promptkit.files.temporary_path", lambda path: Path("/dev/full"))
-    monkeypatch.setattr(Path, "unlink", lambda path: None)
+
+    def write() -> None:
+        with open("/dev/full", "wb") as full, new_file(tmp_path / "cell.json") as file:
+            os.dup2(full.fileno(), file.fileno())
+            file.write(b"x" * 100_000)
+
     with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"):
-        write_whole(tmp_path / "cell.json", b"x" * 100_000)
+        write()
+    assert files(tmp_path) == {}
 
 
-def leave(folder: Path, host: str, process: int, age: float = 0.0) -> Path:
-    """Leave a temporary file as a writer on that host would have when it was killed."""
-    path = folder / f".cell.json.{host}.{process}.0.tmp"
-    path.write_text("half")
+def leave(folder: Path, host: str = "", age: float = 0.0) -> Path:
+    """Leave what a writer that was killed leaves of a cell; `host` is another machine."""
+    folder.mkdir(exist_ok=True)
+    place = make_place(folder / "cell.json")
+    (place.folder / MADE).mkdir()
+    (place.folder / MADE / "cell.json").write_text("half")
+    place.close()
+    path = place.folder.rename(str(place.folder).replace(host_mark(), host)) if host else place.folder
     os.utime(path, (time.time() - age, time.time() - age))
     return path
 
 
-def dead_process() -> int:
-    """Return the number of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
 def test_leftovers_of_the_dead_are_removed(tmp_path: Path) -> None:
-    """Temporary files go where their writer is dead, and stay where it may still write."""
+    """What a killed writer left goes, what may still be written and what somebody else has put there stays."""
     run, day = Run.open(tmp_path / "run", SETTINGS), 24 * 3600.0
     run.save(SPEC, {})
-    cells, here = run.folder / "cells", host_mark()
-    gone = [
-        leave(run.folder, here, dead_process()),
-        leave(cells, here, dead_process()),
-        leave(cells, here, os.getpid(), age=30 * day),  # of an earlier process with our number
-        leave(cells, "0a0a0a0a", 1, age=30 * day),
-    ]
-    kept = [leave(cells, here, os.getppid(), age=30 * day), leave(cells, "0b0b0b0b", 1, age=day)]
+    cells = run.folder / "cells"
+    gone = [leave(run.folder), leave(cells), leave(run.folder / "measures"), leave(cells, "0a0a0a0a", 30 * day)]
+    alive = make_place(cells / "cell.json")
+    kept = [alive.folder, leave(cells, "0b0b0b0b", day), cells / f".cell.json.{host_mark()}.1.0.tmp"]
+    kept[-1].write_text("mine")
     Run.open(run.folder, SETTINGS)
+    alive.close()
     assert [path.exists() for path in gone] == [False] * 4
-    assert [path.exists() for path in kept] == [True] * 2
+    assert [path.exists() for path in kept] == [True] * 3
     assert run.load(SPEC) == {}
 
 
 def test_a_run_killed_before_its_first_file_starts_again(tmp_path: Path) -> None:
     """A folder with nothing but a leftover is no obstacle."""
-    leave(tmp_path, host_mark(), dead_process())
+    leave(tmp_path)
     Run.open(tmp_path, SETTINGS)
     assert list(files(tmp_path)) == ["run.json"]
 
@@ -405,7 +406,7 @@ def test_killed_at_any_moment_a_run_goes_on(tmp_path: Path) -> None:
     kills = 0
     while (code := work(tmp_path / "run", 4, moment=kills + 1).wait()) == -signal.SIGKILL:
         kills += 1
-        for path in (tmp_path / "run").glob("*/[!.]*"):
+        for path in (tmp_path / "run").glob("[!.]*/[!.]*"):
             assert path.read_bytes() == (tmp_path / "whole" / path.relative_to(tmp_path / "run")).read_bytes()
     assert code == 0
     assert kills >= 8

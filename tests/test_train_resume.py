@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,3 +192,50 @@ def test_killed_process_goes_on(tmp_path: Path) -> None:
     given = {"batch_size": 8, "dropout": 0.1, "save_seconds": 0}
     again = train(base, rows(20), out=tmp_path / "adapter", **given)
     assert files(again) == files(train(base, rows(20), out=tmp_path / "through", **given))
+
+
+def no_training(done: int, total: int) -> None:
+    """Take the steps of a training that is not to be."""
+    pytest.fail(f"step {done} of {total}")
+
+
+def test_an_adapter_that_was_published_is_not_trained_again(whole: dict[str, bytes], tmp_path: Path) -> None:
+    """After a kill between the adapter and the end of its state, the same call returns it and removes the state."""
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path / "adapter", 8)
+    shutil.copytree(tmp_path / "adapter.part", tmp_path / "kept")
+    adapter = learn(tmp_path / "adapter")
+    (tmp_path / "kept").rename(tmp_path / "adapter.part")
+    given: dict[str, Any] = {"dropout": 0.2, "epochs": 3, "batch_size": 8, "save_seconds": 0.0, "patience": 3}
+    pairs, validation = rows(27), rows(6, seed=2)
+    again = train(model(), pairs, validation=validation, out=tmp_path / "adapter", **given, progress=no_training)
+    assert again.losses == adapter.losses
+    assert files(again) == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+@pytest.mark.parametrize("inside", ["checkpoint-2024-results/thesis.tex", "checkpoint-8/thesis.tex", "notes.txt"])
+def test_a_foreign_file_in_a_state_stops_it(tmp_path: Path, inside: str) -> None:
+    """Anything that no training wrote is named, and everything stays as it is."""
+    with pytest.raises(KeyboardInterrupt):
+        learn(tmp_path / "adapter", 8)
+    mine = tmp_path / "adapter.part" / inside
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(RunError, match=rf"adapter.part: holds '{inside}', which no training wrote; move that, or"):
+        learn(tmp_path / "adapter")
+    assert mine.read_text() == "mine"
+    assert last_checkpoint(unfinished(tmp_path / "adapter"))
+
+
+def test_a_state_without_the_mark_is_somebody_elses(tmp_path: Path) -> None:
+    """A folder that looks like the state of a training, also an empty one, is not touched."""
+    folder = tmp_path / "adapter.part"
+    folder.mkdir()
+    with pytest.raises(RunError, match=r"adapter.part: exists and holds no unfinished training; move it"):
+        learn(tmp_path / "adapter")
+    (folder / "checkpoint-1").mkdir()
+    (folder / "checkpoint-1" / "trainer_state.json").write_text("mine")
+    with pytest.raises(RunError, match=r"adapter.part: exists and holds no unfinished training; move it"):
+        learn(tmp_path / "adapter")
+    assert (folder / "checkpoint-1" / "trainer_state.json").read_text() == "mine"

@@ -21,8 +21,7 @@ from promptkit.files import (
     find_writer,
     iterate_tables,
     new_folder,
-    publish_all,
-    temporary_folder,
+    stage,
 )
 from promptkit.rows import number_rows
 from promptkit.sources import check_no_shards
@@ -46,11 +45,16 @@ def write_shards(rows: Rows, path: Path, *, shards: int | None = None, shard_row
     find_writer(path)
     check_no_shards(path)
     new = not path.parent.exists()
-    with new_folder(path.parent) if new else temporary_folder(path) as folder:
-        parts = folder / path.name
-        count = _write_counted(rows, parts, shards) if shards else _write_parts(rows, parts, shard_rows or 1)
-        if not new:
-            publish_all(sorted(folder.iterdir()), path.parent)
+
+    def write(parts: Path) -> int:
+        return _write_counted(rows, parts, shards) if shards else _write_parts(rows, parts, shard_rows or 1)
+
+    if new:
+        with new_folder(path.parent) as folder:
+            return write(folder / path.name)
+    with stage(path) as place:
+        count = write(place.folder / path.name)
+        place.publish(sorted(place.folder.iterdir()))
     return count
 
 

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from promptkit.errors import RunError
+from promptkit.files import check_inside, check_readable, read_input
+from promptkit.library import real_path
 from promptkit.parsing import parse_json
+from promptkit.staging import is_hidden, sweep_folder
 from promptkit.store import write_whole
 
 #: Says which files of a folder a report wrote, by the hashes of what it wrote.
@@ -30,14 +33,13 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     before = _read_list(folder)
     for name in [*before, *files]:
         path = folder / name
-        if (
-            path.is_symlink()
-            or path.is_dir()
-            or (path.exists() and _hash(path.read_bytes()) not in before.get(name, []))
-        ):
+        check_inside(folder, path)
+        if path.is_symlink() or path.is_dir() or (path.exists() and _hash_file(path) not in before.get(name, [])):
             raise RunError(f"{path}: was not written by a report, or was changed since; move it, or give another --out")
     after = {name: [_hash(content)] for name, content in files.items()}
     both = {name: [*before.get(name, []), *after.get(name, [])] for name in {**before, **after}}
+    for parent in {(folder / name).parent for name in files}:
+        sweep_folder(parent)
     _write_list(folder, both)
     for name, content in files.items():
         write_whole(folder / name, content)
@@ -45,6 +47,12 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
         (folder / name).unlink(missing_ok=True)
     _write_list(folder, after)
     return [folder / name for name in files]
+
+
+def _hash_file(path: Path) -> str:
+    check_readable(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _hash(content: bytes) -> str:
@@ -59,8 +67,10 @@ def _write_list(folder: Path, hashes: Mapping[str, list[str]]) -> None:
 def _read_list(folder: Path) -> dict[str, list[str]]:
     """Return name -> hashes of what a report wrote, empty for a folder that is empty or not there."""
     try:
-        names = {path.name for path in folder.iterdir()}
-        listed = parse_json((folder / LIST).read_bytes()) if LIST in names else {}
+        sweep_folder(folder)
+        names = {path.name for path in folder.iterdir() if not is_hidden(path.name)}
+        check_inside(folder, folder / LIST)
+        listed = parse_json(read_input(folder / LIST)) if LIST in names else {}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -72,6 +82,9 @@ def _read_list(folder: Path) -> dict[str, list[str]]:
 
 def _is_plain(folder: Path, listed: Mapping[str, object]) -> bool:
     """Whether every file listed is one inside the folder, so that none elsewhere is ever replaced or removed."""
-    files = listed.get("files")
-    inside = folder.resolve()
-    return isinstance(files, dict) and all((inside / name).resolve().is_relative_to(inside) for name in files)
+    files, inside = listed.get("files"), real_path(folder)
+    return (
+        isinstance(files, dict)
+        and all(isinstance(hashes, list) for hashes in files.values())
+        and all("\0" not in name and real_path(inside / name).is_relative_to(inside) for name in files)
+    )

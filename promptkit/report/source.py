@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from promptkit.errors import RunError
-from promptkit.files import LARGEST_DATA, check_readable, read_input
+from promptkit.files import LARGEST_DATA, check_inside, check_readable, read_input
 from promptkit.metrics import correctness
 from promptkit.parsing import parse_json_object
 from promptkit.report.curve_table import describe_crossings
@@ -59,6 +59,8 @@ def load_source(folder: Path) -> Source:
 
     Raises RunError for a folder that holds no run, a run that is not finished, and files that do not fit together.
     """
+    for name in ("run.json", "cells", "predictions.parquet", *RESULT_FILES.values()):
+        check_inside(folder, folder / name)
     made_at = folder / "run.json"
     made = _read_object(made_at, f"{folder}: holds no run (no run.json); give the folder of a run")
     settings = made.get("settings")

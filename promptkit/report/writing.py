@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from promptkit.errors import DataError, PromptkitError
+from promptkit.files import check_inside
 from promptkit.local import Data, DataFiles, as_data
 from promptkit.report import numbers
 from promptkit.report.curve_numbers import count_curves
@@ -43,6 +44,8 @@ def write_report(
         raise DataError(f"{given}: no such file or folder")
     source = load_source(Path(run))
     folder = Path(out) if out else source.folder / "report"
+    if not out:
+        check_inside(source.folder, folder)
     check_folder(folder)
     items = numbers.gather_items(source)
     tables = make_tables(source, items)

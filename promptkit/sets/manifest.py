@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 import orjson
 
 from promptkit.errors import DataError, RunError
-from promptkit.files import check_free, publish_all, temporary_folder
+from promptkit.files import check_free, stage
 from promptkit.library import display_path
 from promptkit.local import Data
 from promptkit.sets.contents import ENDING, FORM, MARK, Ingredients, Layout, read_contents
@@ -158,14 +159,19 @@ def write_set(
     beside = manifest_path(out)
     for path in (out, beside):
         check_free(path)
-    with temporary_folder(out) as stage:
+    with stage(out) as place:
+        folder = place.folder
         try:
-            written = write(stage / out.name)
+            written = write(folder / out.name)
         except RunError as error:
-            raise RunError(str(error).replace(str(stage / out.name), str(out))) from error
-        made = sorted(stage.iterdir())
-        (stage / beside.name).write_bytes(make_manifest(tally, stage, export, manifest))
-        publish_all([stage / beside.name, *made], out.parent)
+            raise RunError(str(error).replace(str(folder / out.name), str(out))) from error
+        made = sorted(folder.iterdir())
+        content = make_manifest(tally, folder, export, manifest)
+        with (folder / beside.name).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        place.publish([*made, folder / beside.name])  # the manifest last: it never stands there without its rows
     return written
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainingArguments
 
+from promptkit.adapter import AdapterCard, read_card
 from promptkit.errors import RunError, TrainError
-from promptkit.files import unwritable
-from promptkit.lock import take_lock
+from promptkit.files import folders_above, unwritable
 from promptkit.parsing import parse_json
+from promptkit.staging import MARK, TRAINING, Place, find_foreign, find_place, make_place, sweep
 from promptkit.store import first_difference, write_whole
 from promptkit.train.judge import COURSE, Judge
 from promptkit.train.processes import as_the_first, gather
@@ -24,8 +25,8 @@ from promptkit.train.processes import as_the_first, gather
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState
 
-_WHAT, _LOCK = "training.json", "lock"
-_OWN = re.compile(r"\.?training\.json.*|lock|(tmp-)?checkpoint-\d+.*")  # all that Trainer and this module put there
+_WHAT = "training.json"
+_CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 
 def unfinished(out: Path) -> Path:
@@ -44,8 +45,8 @@ def kept_state(out: Path, what: Mapping[str, Any]) -> Iterator[Path]:
     or cannot be written.
     """
     folder = unfinished(out)
-    lock: list[IO[bytes]] = []
-    as_the_first(lambda: lock.append(_open(folder, what)))
+    places: list[Place] = []
+    as_the_first(lambda: places.append(_open(out, what)))
     done = False
     try:
         yield folder
@@ -54,22 +55,57 @@ def kept_state(out: Path, what: Mapping[str, Any]) -> Iterator[Path]:
         done = True
         raise
     finally:
-        for file in lock:
+        for place in places:
             if done or last_checkpoint(folder) is None:
-                shutil.rmtree(folder, ignore_errors=True)
-            file.close()
+                place.remove()
+            place.close()
+
+
+def find_result(out: Path, what: Mapping[str, Any]) -> AdapterCard | None:
+    """Return the card of the adapter at `out` where this very training made it and was killed right after that.
+
+    Its state is there still, and is removed. None where nothing is at `out`. Raises RunError where something else is.
+    """
+    if not os.path.lexists(out):
+        return None
+    folder = unfinished(out)
+    with suppress(RunError, TrainError):
+        place = find_place(folder, TRAINING) if os.path.lexists(folder) else None
+        if place:
+            card, note = read_card(out), _read(folder / _WHAT)
+            same = note == json.loads(json.dumps(what)) and _describe(card) == _describe_note(note)
+            if same and not find_foreign(folder):
+                place.remove()
+                return card
+            place.close()
+    raise RunError(f"{out}: exists already; choose another folder for the adapter, or remove this one")
+
+
+def may_have_result(out: Path) -> bool:
+    """Whether something is at `out` beside the state of a training, so that `find_result` may know it."""
+    return os.path.lexists(out) and (unfinished(out) / MARK).is_file()
+
+
+def _describe(card: AdapterCard) -> tuple[Any, ...]:
+    return card.settings.model_dump(mode="json"), card.base_hash, card.dtype, card.train.pairs_hash
+
+
+def _describe_note(note: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(note.get(name) for name in ("settings", "model_hash", "dtype", "pairs"))
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest whole checkpoint of a folder, None where there is none."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{COURSE}")]
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{COURSE}")]
+    whole = [path for path in found if _CHECKPOINT.fullmatch(path.name) and not path.is_symlink()]
     return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def started_dtype(out: Path) -> str | None:
     """Return the number format of the unfinished training into `out`, None where there is none."""
     folder = unfinished(out)
-    return str(_read(folder / _WHAT)["dtype"]) if last_checkpoint(folder) else None
+    is_ours = (folder / MARK).is_file() and last_checkpoint(folder) and (folder / _WHAT).is_file()
+    return str(_read(folder / _WHAT)["dtype"]) if is_ours else None
 
 
 class Checkpoints(TrainerCallback):
@@ -102,34 +138,49 @@ class Checkpoints(TrainerCallback):
         control.should_save = as_the_first(lambda: time.monotonic() - self.saved >= self.seconds)
 
 
-def _open(folder: Path, what: Mapping[str, Any]) -> IO[bytes]:
-    """Make the folder, or find it as this training's; return the file that is locked while it is in use."""
-    note = folder / _WHAT
-    if folder.exists() and not _holds_training(folder):
-        raise RunError(f"{folder}: exists and holds no unfinished training; move it, or choose another folder")
+def _open(out: Path, what: Mapping[str, Any]) -> Place:
+    """Make the folder beside `out`, or find it as this training's; it is this process's until the place is closed."""
+    folder = unfinished(out)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder)
+        sweep(folder)
+        place = _find(folder) if os.path.lexists(folder) else _make(folder)
     except OSError as error:
         raise unwritable(folder, error) from error
-    if last_checkpoint(folder) is None:
-        write_whole(note, json.dumps(what, indent=2).encode() + b"\n")
-    difference = first_difference(_read(note), json.loads(json.dumps(what)))
-    if difference:
-        lock.close()
-        raise RunError(
-            f"{folder}: an unfinished training was started with {difference}; give the same again to go on with it, "
-            "or another folder, or remove this one"
-        )
-    return lock
-
-
-def _holds_training(folder: Path) -> bool:
-    """Whether a folder is empty or holds the state of a training, and nothing else."""
-    if not folder.is_dir() or not all(_OWN.fullmatch(path.name) for path in folder.iterdir()):
-        return False
     note = folder / _WHAT
-    return not note.exists() or {"settings", "pairs"} <= _read(note).keys()
+    try:
+        if last_checkpoint(folder) is None:
+            write_whole(note, json.dumps(what, indent=2).encode() + b"\n")
+        difference = first_difference(_read(note), json.loads(json.dumps(what)))
+        if difference:
+            raise RunError(
+                f"{folder}: an unfinished training was started with {difference}; give the same again to go on with "
+                "it, or another folder, or remove this one"
+            )
+    except BaseException:
+        place.close()
+        raise
+    return place
+
+
+def _make(folder: Path) -> Place:
+    with folders_above(folder):
+        return make_place(folder, TRAINING).move(folder)
+
+
+def _find(folder: Path) -> Place:
+    """Lock the folder of a training before; RunError for anything that no training wrote, and where one is at it."""
+    try:
+        place = find_place(folder, TRAINING)
+    except RunError as error:
+        raise RunError(
+            f"{folder}: exists and holds no unfinished training; move it, or choose another folder"
+        ) from error
+    if place is None:
+        raise RunError(f"{folder}: another process is at this training; wait, or choose another folder")
+    if foreign := find_foreign(folder):
+        place.close()
+        raise RunError(f"{folder}: holds {foreign!r}, which no training wrote; move that, or choose another folder")
+    return place
 
 
 def _read(note: Path) -> Any:
@@ -137,11 +188,3 @@ def _read(note: Path) -> Any:
         return parse_json(note.read_bytes())
     except (OSError, ValueError) as error:
         raise RunError(f"{note}: cannot be read ({error}); remove {note.parent} to start over") from error
-
-
-def _lock(folder: Path) -> IO[bytes]:
-    file = (folder / _LOCK).open("ab")
-    if not take_lock(file):
-        file.close()
-        raise RunError(f"{folder}: another process is at this training; wait, or choose another folder")
-    return file

@@ -35,7 +35,7 @@ from promptkit.prompt import TURN, check_system, message_rows
 from promptkit.splits import describe_unlearned
 from promptkit.store import versions
 from promptkit.train.batches import Row, encode_pairs, read_pairs
-from promptkit.train.checkpoints import Checkpoints, kept_state, last_checkpoint
+from promptkit.train.checkpoints import Checkpoints, find_result, kept_state, last_checkpoint, may_have_result
 from promptkit.train.collation import Collation, choose_collation
 from promptkit.train.judge import Course, Judge, Steps, read_labelled
 from promptkit.train.kinds import (
@@ -146,7 +146,7 @@ def train(
     )
     check_system(system, chat=chat)
     folder = None if out is None else Path(out)
-    if folder:
+    if folder and not may_have_result(folder):
         refuse_existing(folder)
     callbacks = trackers(report_to, folder)
     lessons = read_pairs(pairs, chat=chat, system=system)
@@ -154,7 +154,23 @@ def train(
     if validation is not None:
         prompts = read_labelled(model, validation, chat=chat, system=system, metric=metric)
     rows = encode_pairs(model, lessons, chat=chat)
-    with _state_folder(folder, save_seconds, _identity(model, lessons, prompts, settings)) as state:
+
+    def tell(path: Path, result: TrainResult, tokens: int, flops: float) -> Adapter:
+        """Return what came of the training; its validation computed so many tokens with so many FLOPs."""
+        return Adapter(
+            path=path,
+            validation_tokens=tokens,
+            validation_flops=flops,
+            metric=metric,
+            notes=tuple(_note_unlearned(lessons)),
+            seconds=time.perf_counter() - started,
+            **result.model_dump(exclude={"pairs_hash"}),
+        )
+
+    identity = _identity(model, lessons, prompts, settings)
+    if folder and (card := as_the_first(lambda: find_result(folder, identity))):
+        return tell(folder, card.train, 0, 0.0)
+    with _state_folder(folder, save_seconds, identity) as state:
         with _seeded(settings.seeds.init):
             network = wrap(model, settings)
             first = first_weights(network)
@@ -174,15 +190,7 @@ def train(
                 plain_weights(network, first),
             )
         )
-    return Adapter(
-        path=path,
-        validation_tokens=judge.course.tokens,
-        validation_flops=judge.course.flops,
-        metric=metric,
-        notes=tuple(_note_unlearned(lessons)),
-        seconds=time.perf_counter() - started,
-        **result.model_dump(exclude={"pairs_hash"}),
-    )
+    return tell(path, result, judge.course.tokens, judge.course.flops)
 
 
 def _names(targets: str | Sequence[str]) -> str | tuple[str, ...]:

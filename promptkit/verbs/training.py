@@ -55,12 +55,14 @@ def train_source(
     """
     from promptkit.adapter import check_seeds
     from promptkit.train import train
+    from promptkit.train.checkpoints import may_have_result
 
     given = dict(seeds or {})
     check_seeds(given)
     check_system(system, chat=chat)
     path = Path(out) if out else Path("adapters") / f"{Path(source).stem}-seed{seed}"
-    check_free(path)
+    if not may_have_result(path):
+        check_free(path)
     validation, metric, one_file = None, "accuracy", None
     notes: list[str] = []
     if holds_rows(source):

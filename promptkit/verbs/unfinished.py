@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,12 +12,13 @@ from typing import Any, BinaryIO
 import orjson
 
 from promptkit.errors import RunError
-from promptkit.files import Columns, check_free, find_writer, folders_above, publish, unwritable
-from promptkit.lock import take_lock
+from promptkit.files import Columns, check_free, find_writer, folders_above, publish, read_input, unwritable
+from promptkit.parsing import parse_json_object
+from promptkit.staging import MARK, ROWS, Place, find_foreign, find_place, make_place, sweep
+from promptkit.store import write_whole
 
 Row = Mapping[str, Any]
-_WHAT, _ROWS, _INDEX = "what.json", "rows.jsonl", "index.jsonl"
-_OWN = re.compile(r"what\.(json|new)|(rows|index)\.jsonl|whole\.\w+")  # all that a folder of parts holds
+_WHAT, _ROWS, _INDEX, _DONE = "what.json", "rows.jsonl", "index.jsonl", "done.json"
 
 
 class Unfinished:
@@ -29,9 +29,9 @@ class Unfinished:
     cut off. Raises RunError where the parts are not what was written.
     """
 
-    def __init__(self, out: Path, folder: Path, rows: BinaryIO, index: BinaryIO) -> None:
-        self.out, self.folder = out, folder
-        self._rows, self._index = rows, index
+    def __init__(self, out: Path, place: Place, rows: BinaryIO, index: BinaryIO) -> None:
+        self.out, self.folder = out, place.folder
+        self._place, self._rows, self._index = place, rows, index
         self.digests: list[str] = []
         self.count = 0
         self._cut()
@@ -60,8 +60,9 @@ class Unfinished:
             with whole.open("wb") as file:
                 find_writer(self.out)(map(shape, self._read()), file, columns)
                 _sync(file)
+        write_whole(self.folder / _DONE, orjson.dumps({"inode": whole.stat().st_ino}))
         publish(whole, self.out)
-        _remove(self.folder)
+        self._place.remove()
 
     def _read(self) -> Iterator[Row]:
         with (self.folder / _ROWS).open("rb") as file:
@@ -89,9 +90,34 @@ class Unfinished:
 
 
 def check_output(out: Path) -> None:
-    """Raise RunError where `out` exists or has another ending than .jsonl or .parquet."""
+    """Raise RunError where `out` exists or has another ending than .jsonl or .parquet.
+
+    Where it was finished by a process that was killed right after that, the parts it left are removed first.
+    """
     find_writer(out)
+    folder = parts_folder(out)
+    sweep(folder)
+    if os.path.lexists(out) and (folder / MARK).is_file():
+        with suppress(RunError):
+            place = find_place(folder, ROWS)
+            if place and not find_foreign(folder) and _is_finished(folder, out):
+                place.remove()
+            elif place:
+                place.close()
     check_free(out)
+
+
+def parts_folder(out: Path) -> Path:
+    """Return where the parts of an output are until it is whole: OUT.part."""
+    return out.with_name(f"{out.name}.part")
+
+
+def _is_finished(folder: Path, out: Path) -> bool:
+    """Whether the output is what these parts had become."""
+    try:
+        return bool(parse_json_object(read_input(folder / _DONE))["inode"] == out.lstat().st_ino)
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 @contextmanager
@@ -102,65 +128,56 @@ def unfinished(out: Path, what: Mapping[str, str]) -> Iterator[Unfinished]:
     else, another process is writing them, or the disk is full.
     """
     check_output(out)
-    folder = out.with_name(f"{out.name}.part")
     try:
-        with folders_above(out), _open(folder) as (rows, index):
-            _check_same(folder, what)
-            done = Unfinished(out, folder, rows, index)
+        with folders_above(out), _open(parts_folder(out)) as (place, rows, index):
+            _check_same(place.folder, what)
+            done = Unfinished(out, place, rows, index)
             try:
                 yield done
             except Exception:
                 if not done.digests:
-                    _remove(folder)
+                    place.remove()
                 raise
     except OSError as error:
         raise unwritable(out, error) from error
 
 
 @contextmanager
-def _open(folder: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+def _open(folder: Path) -> Iterator[tuple[Place, BinaryIO, BinaryIO]]:
     """Open the files of rows and of the index, in a folder that is made where there is none.
 
-    Raises RunError for a folder that holds anything else: it is somebody's own.
+    Raises RunError for a folder that promptkit did not make, or that holds anything else: it is somebody's own.
     """
-    if os.path.lexists(folder) and not _holds_parts(folder):
-        raise RunError(f"{folder}: exists and holds no unfinished output; move it, or give another --out")
-    folder.mkdir(exist_ok=True)
-    with (folder / _ROWS).open("a+b") as rows, (folder / _INDEX).open("a+b") as index:
-        if not take_lock(rows):
-            raise RunError(f"{folder}: another process is writing there; wait for it, or give another --out")
-        yield rows, index
+    place = _find(folder) if os.path.lexists(folder) else make_place(folder, ROWS).move(folder)
+    try:
+        with (folder / _ROWS).open("a+b") as rows, (folder / _INDEX).open("a+b") as index:
+            yield place, rows, index
+    finally:
+        place.close()
 
 
-def _holds_parts(folder: Path) -> bool:
-    """Whether a folder is empty or holds what this module wrote, and nothing else."""
-    if not folder.is_dir() or folder.is_symlink():
-        return False
-    names = {path.name for path in folder.iterdir()}
-    begun = _WHAT in names or not any((folder / name).stat().st_size for name in names)
-    return all(map(_OWN.fullmatch, names)) and begun
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder of parts; what somebody else has put there meanwhile stays."""
-    for path in folder.iterdir():
-        if _OWN.fullmatch(path.name):
-            path.unlink()
-    with suppress(OSError):
-        folder.rmdir()
+def _find(folder: Path) -> Place:
+    try:
+        place = find_place(folder, ROWS)
+    except RunError as error:
+        raise RunError(f"{folder}: exists and holds no unfinished output; move it, or give another --out") from error
+    if place is None:
+        raise RunError(f"{folder}: another process is writing there; wait for it, or give another --out")
+    if foreign := find_foreign(folder):
+        place.close()
+        raise RunError(f"{folder}: holds {foreign!r}, which promptkit did not write; move that, or give another --out")
+    return place
 
 
 def _check_same(folder: Path, what: Mapping[str, str]) -> None:
     """Raise RunError where the parts in a folder are of something else; note of what they are in a new one."""
     path, written = folder / _WHAT, orjson.dumps(what, option=orjson.OPT_APPEND_NEWLINE)
-    if not path.exists():
-        temporary = path.with_suffix(".new")
-        temporary.write_bytes(written)
-        os.replace(temporary, path)
+    if not path.exists() and not (folder / _INDEX).stat().st_size:
+        write_whole(path, written)
         return
     try:
-        there = dict(orjson.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
+        there = parse_json_object(read_input(path))
+    except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
     differing = [
         f"{name} {there.get(name)!s:.12} there, {value:.12} now"
