@@ -26,7 +26,7 @@ from promptkit.cli.options import (
     combine,
     positive,
 )
-from promptkit.cli.output import brief, print_json, print_rows, tracking
+from promptkit.cli.output import brief, echo, print_json, print_rows, tracking
 from promptkit.cli.sources import for_rows
 from promptkit.local import DataFiles
 
@@ -89,15 +89,15 @@ def train(source: str, as_json: bool, **settings: Any) -> None:
     if not is_first_process():
         return
     for note in result["notes"]:
-        click.echo(f"promptkit: {note}" if note.startswith("warning: ") else f"note: {note}", err=True)
+        echo(f"promptkit: {note}" if note.startswith("warning: ") else f"note: {note}", err=True)
     if as_json:
         print_json(result)
     else:
         for key in ("adapter", "task", "template", "dtype", "rows", "epochs", "losses", "validation", "seconds"):
             named = f" {result['metric']}" if key == "validation" and result[key] else ""
-            click.echo(f"{key:<11}{brief(result[key])}{named}")
+            echo(f"{key:<11}{brief(result[key])}{named}")
         if result["padded"]:
-            click.echo(f"note: rows were padded, not packed, which takes longer: {result['padded']}", err=True)
+            echo(f"note: rows were padded, not packed, which takes longer: {result['padded']}", err=True)
 
 
 @click.command()
@@ -137,7 +137,7 @@ def predict(
             if as_json:
                 print_json({**result, "out": out, "rows": count})
             else:
-                click.echo(f"{count:,} rows written to {out}", err=True)
+                echo(f"{count:,} rows written to {out}", err=True)
         elif as_json:
             print_json({**result, "rows": list(labeller.label_all(records, track))})
         else:
@@ -162,4 +162,4 @@ def merge(adapter: str, out: str, as_json: bool, **settings: Any) -> None:
         counts = {"probes": verdict.count, "flipped": len(verdict.flips), "largest": verdict.largest} if verdict else {}
         print_json({"adapter": adapter, "out": out, "dtype": merged.dtype, **counts})
     else:
-        click.echo(f"{out}: {merged.dtype}, {verdict or 'not compared, for the adapter has no probes'}")
+        echo(f"{out}: {merged.dtype}, {verdict or 'not compared, for the adapter has no probes'}")

@@ -24,7 +24,7 @@ from promptkit.cli.options import (
     positive,
     shots,
 )
-from promptkit.cli.output import console, print_json
+from promptkit.cli.output import console, echo, print_json
 
 
 @click.command()
@@ -65,9 +65,9 @@ def lint(paths: Sequence[str], as_json: bool) -> None:
         )
     else:
         for defect in result.defects:
-            click.echo(str(defect))
+            echo(str(defect))
         checked = f"{result.templates} templates, {result.tasks} tasks, {result.pairs} pairs of both"
-        click.echo(f"{checked}: {len(result.defects)} defects", err=True)
+        echo(f"{checked}: {len(result.defects)} defects", err=True)
     if result.defects:
         raise click.exceptions.Exit(1)
 
@@ -81,6 +81,8 @@ def lint(paths: Sequence[str], as_json: bool) -> None:
 @JSON
 def list_(kind: str | None, as_json: bool) -> None:
     """List tasks, templates, methods, selections, orders, presets and models that can be named."""
+    from rich.text import Text
+
     from promptkit.verbs.listing import list_names
 
     names = list_names(kind)
@@ -89,7 +91,7 @@ def list_(kind: str | None, as_json: bool) -> None:
         return
     for title, entries in names.items():
         if kind is None:
-            click.secho(title, bold=True)
+            console().print(Text(title, style="bold"))
         width = max(map(len, entries), default=0) + 2
         for name, description in entries.items():
-            click.echo(f"{'' if kind else '  '}{name:<{width}}{description}".rstrip())
+            echo(f"{'' if kind else '  '}{name:<{width}}{description}".rstrip())

@@ -19,14 +19,17 @@ import promptkit
 from promptkit.cli.adapt import merge, predict, train
 from promptkit.cli.look import lint, list_, show
 from promptkit.cli.measure import compare, report, score, study
+from promptkit.cli.output import echo
 from promptkit.cli.write import build
 from promptkit.errors import PromptkitError, PromptkitWarning
+from promptkit.terminal import guard_streams
 
 
 class _Verbs(click.Group):
     """Says itself what happens where the reader of a pipe has left: click would exit with 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        guard_streams()
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
@@ -72,6 +75,7 @@ _KEPT = {
 
 def main() -> None:
     """Run the command line: exit 0 done, 1 expected error on one line, 2 usage, 70 a fault of promptkit's own."""
+    guard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show is shown by its number
     try:
@@ -120,7 +124,7 @@ def _say(message: str) -> None:
     line = " ".join(message.split())
     if len(line) > _LONGEST:
         line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
-    click.echo(f"promptkit: {line}", err=True)
+    echo(f"promptkit: {line}", err=True)
 
 
 class _Terminated(SystemExit):
@@ -147,7 +151,7 @@ def _terminable() -> Iterator[None]:
 
 def _say_stopped() -> None:
     kept = _KEPT.get(sys.argv[1] if len(sys.argv) > 1 else "")
-    click.echo(f"promptkit: stopped; {kept}, the same command goes on" if kept else "promptkit: stopped", err=True)
+    echo(f"promptkit: stopped; {kept}, the same command goes on" if kept else "promptkit: stopped", err=True)
 
 
 def _show(show: Any) -> Any:

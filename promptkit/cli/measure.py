@@ -36,7 +36,7 @@ from promptkit.cli.options import (
     positive,
     shots,
 )
-from promptkit.cli.output import console, print_json, print_result, print_rows, tracking, warn_of_notes
+from promptkit.cli.output import console, echo, print_json, print_result, print_rows, tracking, warn_of_notes
 from promptkit.cli.sources import for_rows, is_rows
 from promptkit.local import DataFiles
 
@@ -178,7 +178,7 @@ def score(source: str, scores: bool, as_json: bool, **settings: Any) -> None:
         print_json({**result, "rows": rows} if scores else result)
     elif scores or not result["methods"]:  # without labels the scores are all there is
         for said in result["cautions"]:
-            click.echo(f"note: {said}", err=True)
+            echo(f"note: {said}", err=True)
         print_rows(rows)
     else:
         print_result(result, as_json=False)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import click
+
+from promptkit.terminal import PICTURES, make_console, make_visible
 
 
 @contextmanager
@@ -21,16 +24,19 @@ def tracking() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
 
 def console() -> Any:
     """Return the terminal, which leaves brackets in texts alone."""
-    from rich.console import Console
+    return make_console()
 
-    return Console(markup=False, highlight=False, emoji=False)
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line, on stderr with `err`; no character of a text from a file reaches a terminal as a command."""
+    click.echo(make_visible(text), err=err)
 
 
 def warn_of_notes(result: Mapping[str, Any]) -> None:
     """Print the notes of a result that are warnings on stderr, where they are seen beside JSON too."""
     for note in result.get("notes", ()):
         if note.startswith("warning: "):
-            click.echo(f"promptkit: {note}", err=True)
+            echo(f"promptkit: {note}", err=True)
 
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:
@@ -45,13 +51,20 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
 
 def print_json(result: Any) -> None:
     """Print one JSON object, in UTF-8."""
-    click.echo(json.dumps(result, ensure_ascii=False, allow_nan=False).encode())
+    _print_object(json.dumps(result, ensure_ascii=False, allow_nan=False))
 
 
 def print_rows(rows: Iterable[Any]) -> None:
     """Print JSON objects, one a line: in UTF-8, as in files, whatever the locale."""
     for row in rows:
-        click.echo(json.dumps(row, ensure_ascii=False).encode())
+        _print_object(json.dumps(row, ensure_ascii=False))
+
+
+def _print_object(text: str) -> None:
+    """Print JSON as in files; on a terminal, characters that it would obey as JSON's own escapes."""
+    if sys.stdout.isatty():
+        text = "".join(f"\\u{ord(sign):04x}" if ord(sign) in PICTURES else sign for sign in text)
+    click.echo(text.encode())
 
 
 def brief(value: Any) -> str:

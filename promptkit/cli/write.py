@@ -20,7 +20,7 @@ from promptkit.cli.options import (
     positive,
     shots,
 )
-from promptkit.cli.output import print_json, print_rows, tracking
+from promptkit.cli.output import echo, print_json, print_rows, tracking
 from promptkit.parsing import parse_whole
 
 
@@ -110,14 +110,14 @@ def build(source: str, kind: str | None, as_json: bool, **settings: Any) -> None
             else:
                 print_rows(rows)
     for line in building.report():  # behind the rows: an error on the way to them stays the only line
-        click.echo(line, err=True)
+        echo(line, err=True)
     if as_json:
         summary = building.summary(export.manifest)
         print_json({"task": source, "as": kind, "out": where, "rows": written, **summary})
         return
     if where:
         place = f"shards of {where}" if Path(where).suffix and (export.shards or export.shard_rows) else where
-        click.echo(f"{written:,} rows written to {place}", err=True)
+        echo(f"{written:,} rows written to {place}", err=True)
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ Result = Mapping[str, Any]
 
 #: Rows from which on a LaTeX table may break over pages.
 _LONG = 40
+_FORMULA = re.compile(r"[\t\r\n]|[\s'\"\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -347,7 +349,10 @@ def say_answers(item: Item) -> str:
 
 
 def to_csv(numbers: Numbers) -> bytes:
-    """Return the table as CSV in UTF-8, every value as computed; an interval is two columns, nothing is empty."""
+    """Return the table as CSV in UTF-8, every value as computed; an interval is two columns, nothing is empty.
+
+    Text that a spreadsheet would compute has an apostrophe in front, see `quote_formula`.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([name for column in numbers.columns for name in _csv_names(column)])
@@ -359,13 +364,23 @@ def to_csv(numbers: Numbers) -> bytes:
 
 
 def _csv_names(column: Column) -> list[str]:
-    return [f"{column.name}_{end}" for end in _PAIRS[column.kind]] if column.kind in _PAIRS else [column.name]
+    name = quote_formula(column.name)
+    return [f"{name}_{end}" for end in _PAIRS[column.kind]] if column.kind in _PAIRS else [name]
 
 
 def _csv_values(column: Column, value: Any) -> list[Any]:
     if column.kind in _PAIRS:
         return ["", ""] if value is None else list(value)
-    return ["" if value is None else value]
+    return ["" if value is None else quote_formula(value) if isinstance(value, str) else value]
+
+
+def quote_formula(text: str) -> str:
+    """Return text for a cell of a CSV file, with an apostrophe in front where a spreadsheet would run it.
+
+    That is text which begins with = + - or @, as such or full-width, also behind spaces and quotes, and text that
+    begins with a tab or a line end. A number stays as it is.
+    """
+    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def to_latex(numbers: Numbers) -> bytes:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from promptkit.report.canvas import Plot
 from promptkit.report.numbers import Item, Numbers, say_answers
-from promptkit.report.prompt_view import ESCAPES
 from promptkit.report.rebuild import Shown
 from promptkit.report.source import Source
 from promptkit.report.wording import cautions, count_of, other_notes, percent, percent_range, say_cells
+from promptkit.terminal import PICTURES
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -127,7 +127,7 @@ def mark_whitespace(text: str) -> Markup:
         if part in marks:
             parts.append(marks[part])
         elif len(part) == 1 and (not part.isprintable() or part.isspace()):
-            picture = part.translate(ESCAPES)
+            picture = part.translate(PICTURES)
             parts.append(
                 f'<span class="control" title="U+{ord(part):04X}">{picture if picture != part else "␣"}</span>'
             )

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from promptkit.report.wording import SECONDS, quantity
+from promptkit.terminal import make_console, make_visible
 
 Report = Callable[[int, int], None]  # called with (done, total)
 
@@ -26,7 +27,7 @@ class Bars:
     """
 
     def __init__(self, console: Console | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or make_console(stderr=True)
         self._clock = clock
         self._last_line = clock()
         self._progress = Progress(
@@ -51,7 +52,7 @@ class Bars:
 
     def track(self, name: str) -> Report:
         """Return a callable to be told (done, total) as often as suits."""
-        started = self._clock()
+        started, name = self._clock(), make_visible(name)
         bar: TaskID | None = None
 
         def report(done: int, total: int) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from promptkit.terminal import PICTURES
+
 if TYPE_CHECKING:
     from promptkit.verbs.showing import View
 
@@ -25,8 +27,6 @@ STYLES = {
     "target": "bold green",
 }
 TRAINED, READ = "bold green", "dim"
-ESCAPES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
-ESCAPES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
 
 def view_parts(parts: Sequence[tuple[str, str]], *, whitespace: bool = False) -> Text:
@@ -97,7 +97,7 @@ def view_legend(kinds: Sequence[str]) -> Text:
 
 def _visible(text: str, *, whitespace: bool) -> list[str]:
     """Return what is shown for each character of a text."""
-    shown = list(text.translate(ESCAPES))
+    shown = list(text.translate(PICTURES))
     if not whitespace:
         return shown
     at_end = True
