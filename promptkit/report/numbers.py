@@ -354,12 +354,16 @@ def to_csv(numbers: Numbers) -> bytes:
     Text that a spreadsheet would compute has an apostrophe in front, see `quote_formula`.
     """
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([name for column in numbers.columns for name in _csv_names(column)])
-    for row in numbers.rows:
-        writer.writerow(
-            [part for column, value in zip(numbers.columns, row, strict=True) for part in _csv_values(column, value)]
-        )
+    names = [name for column in numbers.columns for name in _csv_names(column)]
+    rows = (
+        [part for column, value in zip(numbers.columns, row, strict=True) for part in _csv_values(column, value)]
+        for row in numbers.rows
+    )
+    plain, quoting = (
+        csv.writer(text, lineterminator="\n", quoting=each) for each in (csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC)
+    )
+    for cells in (names, *rows):  # a carriage return ends a row for whoever reads it, and Python does not quote it
+        (quoting if any("\r" in str(cell) for cell in cells) else plain).writerow(cells)
     return text.getvalue().encode("utf-8", "replace")
 
 
