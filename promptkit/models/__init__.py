@@ -118,11 +118,14 @@ def load_model(
 def load_folder(name: str, folder: Path, *, dtype: str, device: str, on_flip: str, trust_remote_code: bool) -> Model:
     """Return the model, no adapter, of a folder; raises what `load_model` raises."""
     import torch
+    from transformers import AutoConfig
 
     from promptkit.adapter import find_merged
     from promptkit.models.adapter import check_probes
 
     check_model_folder(folder, trust_remote_code=trust_remote_code)
+    with reading(folder, "configuration"):  # or the tokenizer, which reads it too, would be blamed
+        AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(folder, trust_remote_code)
     network = _load_network(folder, dtype, torch.device(device), trust_remote_code)
     with reading(folder, "tokenizer"):
@@ -220,6 +223,7 @@ def reading(folder: Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:  # safetensors and tokenizers raise bare subclasses, or Exception itself
         reason = " ".join(str(error).split()) or type(error).__name__
+        reason = f"nothing is called {reason}" if isinstance(error, KeyError) else reason
         raise ModelError(f"{folder}: the {what} cannot be read: {_explain(reason)}") from error
 
 

@@ -287,7 +287,7 @@ def _check_config(path: Path, config: Mapping[str, Any], weights: Shapes, trust_
     text = config.get("text_config")
     for part in (config, text if isinstance(text, dict) else {}):
         for key in _LAYERS:
-            if isinstance(layers := part.get(key), int) and layers > len(weights):
+            if isinstance(layers := part.get(key), int) and not 0 < layers <= len(weights):
                 raise ModelError(
                     f"{path}: {key} is {layers:.0f}, but the weights hold {len(weights)} tensors in all: "
                     "configuration and weights do not belong together"
