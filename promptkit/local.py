@@ -6,11 +6,11 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from promptkit.errors import DataError
+from promptkit.errors import DataError, nearest
 from promptkit.files import is_there
 from promptkit.labels import READINGS, Reading
 from promptkit.library import real_path
@@ -58,8 +58,10 @@ class DataFiles:
             delimiter = None if self.delimiter is None else parse_delimiter(self.delimiter)
         except ValueError as error:
             raise DataError(f"--delimiter: {error}") from error
-        if self.labels_are is not None and self.labels_are not in READINGS:
+        if self.labels_are not in (None, *READINGS):
             raise DataError(f"--labels-are: {self.labels_are!r} is not one of {', '.join(READINGS)}")
+        if self.quoting not in (None, True, False):
+            raise DataError(f"--quoting: {self.quoting!r} is neither true nor false")
         object.__setattr__(self, "path", os.fspath(self.path))
         object.__setattr__(self, "delimiter", delimiter)
 
@@ -150,6 +152,8 @@ def as_data(given: Data | None) -> DataFiles | RowSets | None:
         return given
     if isinstance(given, str | os.PathLike):
         return DataFiles(os.fspath(given))
+    if isinstance(given, Mapping) and isinstance(given.get("path"), str):
+        return _files_of(given)
     kind = type(given).__name__
     if _is_set(given):
         return RowSets("list of rows" if isinstance(given, list | tuple) else kind, {None: given})
@@ -160,6 +164,26 @@ def as_data(given: Data | None) -> DataFiles | RowSets | None:
         sets: dict[str | None, Any] = dict(given.items())
         return RowSets("mapping of splits" if kind == "dict" else kind, sets)
     raise DataError(f"data: found {kind}; data are {TAKEN}")
+
+
+def _files_of(told: Mapping[str, Any]) -> DataFiles:
+    """Return files from the table that a mixture's or a manifest's file has of them."""
+    names = [field.name for field in fields(DataFiles)]
+    for name in told:
+        if name not in names:
+            raise DataError(f"data: unknown setting {name!r}; allowed: {', '.join(names)}.{nearest(name, names)}")
+    return DataFiles(**told)
+
+
+def write_data(given: Data | None) -> str | dict[str, Any] | None:
+    """Return data as JSON holds them and `as_data` reads them: a path, or a table of one and how it is read.
+
+    Of rows in memory it is what they were, which nothing can be read from.
+    """
+    data = plain_data(given)
+    if not isinstance(data, DataFiles):
+        return None if data is None else str(data)
+    return {name: value for name, value in asdict(data).items() if value is not None}
 
 
 def plain_data(given: Any) -> str | DataFiles | RowSets | None:

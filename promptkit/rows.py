@@ -48,7 +48,7 @@ class Cells:
 
 def parse_delimiter(text: str) -> str:
     """Return the one character that a delimiter is, also from `tab` and `\\t`; raises ValueError for anything else."""
-    found = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    found = {"tab": "\t", "\\t": "\t"}.get(text, text) if isinstance(text, str) else ""
     if len(found) != 1 or found in '"\r\n\0':
         raise ValueError(f"a delimiter is one character, such as ; or | or tab, found {text!r}")
     return found

@@ -11,7 +11,7 @@ import pytest
 import promptkit as pk
 from promptkit.data import count_records, describe_source, has_split, load_records
 from promptkit.errors import DataError, PromptkitWarning
-from promptkit.local import DataFiles
+from promptkit.local import DataFiles, as_data, write_data
 from promptkit.task import load_task
 from tests.conftest import SENTENCES, Project
 
@@ -102,3 +102,16 @@ def test_files_are_known_by_their_path(project: Project) -> None:
     given = DataFiles("rows.csv", delimiter="|")
     pairs = pk.build_pairs("films", ["films/plain"], data=given, split="train", epochs=2)
     assert len(pairs) == 4
+    assert as_data(write_data(given)) == given
+    assert write_data(DataFiles("rows.csv")) == "rows.csv"
+
+
+def test_a_mixture_says_how_its_data_are_read(project: Project) -> None:
+    """A table in the place of a path, with the same settings; one that is misspelt is an error."""
+    project.write("rows.csv", "sentence:label\nx:1\ny:2\n")
+    table = 'data = {path = "rows.csv", delimiter = ":", labels_are = "index1"}\n'
+    project.write("both.toml", f'split = "train"\n[tasks.films]\n{table}')
+    assert pk.build_pairs("both.toml")["label"] == [0, 1]
+    project.write("both.toml", f"[tasks.films]\n{table.replace('delimiter', 'delimitr')}")
+    with pytest.raises(DataError, match=r"data: unknown setting 'delimitr'; allowed: .* Did you mean 'delimiter'"):
+        pk.build_pairs("both.toml")

@@ -100,3 +100,6 @@ def test_a_task_file_says_how_its_tables_are_cut(project: Project) -> None:
     assert load_records(load_task("films"), "test", data=given)[0].fields == {"text": '"x:y'}
     with pytest.raises(DataError, match=r"--delimiter: a delimiter is one character, such as ; or | or tab, found ''"):
         DataFiles("rows.csv", delimiter="")
+    for wrong in ({"delimiter": 5}, {"quoting": "yes"}, {"labels_are": ["names"]}):
+        with pytest.raises(DataError, match=r"^--"):
+            DataFiles("rows.csv", **wrong)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,7 +22,7 @@ from pydantic import (
 from promptkit.errors import DataError, nearest
 from promptkit.files import LARGEST_SOURCE, read_input
 from promptkit.library import display_path
-from promptkit.local import Data, DataFiles, RowSets, as_data, plain_data
+from promptkit.local import Data, DataFiles, RowSets, as_data, plain_data, write_data
 from promptkit.parsing import parse_toml
 
 OWN = "own"
@@ -62,23 +61,14 @@ def parse_weight(text: str) -> tuple[str, float | None]:
 
 def _as_given(value: object) -> object:
     """A path, or a table with one and how it is read; in Python, rows in memory too."""
-    if isinstance(value, Mapping) and "path" in value:
-        return value
     try:
         return plain_data(value)
     except DataError as error:
         raise ValueError(str(error)) from error
 
 
-def _write_given(value: str | DataFiles | RowSets) -> object:
-    """A path, or a table with one and how it is read; of rows in memory what they were."""
-    if not isinstance(value, DataFiles):
-        return str(value)
-    return {name: each for name, each in asdict(value).items() if each is not None}
-
-
 Given = Annotated[
-    str | DataFiles | InstanceOf[RowSets], BeforeValidator(_as_given), PlainSerializer(_write_given, when_used="json")
+    str | DataFiles | InstanceOf[RowSets], BeforeValidator(_as_given), PlainSerializer(write_data, when_used="json")
 ]
 Weights = Annotated[dict[str, Weight | None], BeforeValidator(_as_weights)]
 
