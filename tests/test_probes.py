@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import shutil
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,14 +180,18 @@ def test_scores_that_moved_are_a_warning(adapter: Path) -> None:
 
 def test_rounding_flips_no_label(base: Model) -> None:
     """A choice that led by less than rounding has not changed its label; one that led by more has."""
-    twice = Probe(id="a", prompt="the soup", choices=(" good", " good"), logprobs=(0.0, 0.0))
-    first = record_probes(base, [Pair("a", "the soup", " good", 0, choices=twice.choices)])
+    network = copy.deepcopy(base.network)
+    for weight in network.parameters():  # so that all tokens are as likely
+        weight.data.zero_()
+    even = replace(base, network=network)
+    twice = Probe(id="a", prompt="the soup", choices=("1", "2"), logprobs=(0.0, 0.0))
+    first = record_probes(even, [Pair("a", "the soup", "1", 0, choices=twice.choices)])
     assert first
     [nats, _] = first.rows[0].logprobs
 
     def flips(lead: float) -> int:
         probe = twice.model_copy(update={"logprobs": (nats, nats + lead)})
-        return len(ask_again(base, Probes(dtype="float32", device="cpu", rows=(probe,))).flips)
+        return len(ask_again(even, Probes(dtype="float32", device="cpu", rows=(probe,))).flips)
 
     assert [flips(lead) for lead in (0.0, 5e-4, 0.01)] == [0, 0, 1]
 
