@@ -27,6 +27,7 @@ from promptkit.rows import (
     Row,
     count_rows,
     find_class_names,
+    number_all_rows,
     number_rows,
     place_of,
     read_class_names,
@@ -117,6 +118,41 @@ def iterate_records(task: Task, split: str, *, data: Data | None = None, labelle
         warnings.warn(message, PromptkitWarning, stacklevel=2)
 
 
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A row of a file that is to be answered: its place, what it holds, and its record, or why it makes none."""
+
+    place: str
+    row: Row
+    record: Record | None
+    error: DataError | None = None
+
+
+def iterate_queries(task: Task, data: Data) -> Iterator[Query]:
+    """Yield every row of a file as a record that needs no label: what its label column holds is never looked at.
+
+    A row that cannot be read or makes no record comes with its error. Raises DataError where nothing more can be read.
+    """
+    path, cells = find_table(task, data)
+    read = _Reader(task, "test", False, as_data(data))
+    for position, (number, row) in enumerate(number_all_rows(path, cells)):
+        place = place_of(path, number)
+        if isinstance(row, DataError):
+            yield Query(place, {}, None, DataError(str(row).removeprefix(f"{place}: ")))
+            continue
+        try:
+            yield Query(place, row, read.read_query(row, position))
+        except DataError as error:
+            yield Query(place, row, None, error)
+
+
+def find_table(task: Task, data: Data) -> tuple[Path, Cells]:
+    """Return the file that rows to be answered are in, and how its cells are cut."""
+    given = as_data(data)
+    [path] = _find_files(task, "test", given)
+    return path, _find_cells(task, given if isinstance(given, DataFiles) else None)
+
+
 def is_one_file(data: Data | None) -> bool:
     """Return whether local data are one file, or one set of rows, for all splits."""
     given = as_data(data)
@@ -195,6 +231,11 @@ class _Reader:
         fields = {name: self._value(column, row, name) for name, column in self.inputs.items()}
         choices = self._choices(row)
         return Record(self._id(row, position), fields, self._label(row, choices), self._rationale(row), choices)
+
+    def read_query(self, row: Row, position: int) -> Record:
+        """Return the record without what is to be told: its label and rationale may be missing, null or unknown."""
+        fields = {name: self._value(column, row, name) for name, column in self.inputs.items()}
+        return Record(self._id(row, position), fields, None, None, self._choices(row))
 
     def _value(self, column: Column, row: Row, name: str) -> Any:
         value = _lookup(column, row, name)

@@ -59,6 +59,14 @@ def number_rows(path: Path, cells: Cells | None = None) -> Iterator[tuple[int, R
 
     Raises DataError, with file and line, for what cannot be read.
     """
+    for number, row in number_all_rows(path, cells):
+        if isinstance(row, DataError):
+            raise row
+        yield number, row
+
+
+def number_all_rows(path: Path, cells: Cells | None = None) -> Iterator[tuple[int, Row | DataError]]:
+    """Yield the same, with the error in the place of a row that cannot be read where further ones can be."""
     try:
         if path.suffix in (".jsonl", ".json", ".parquet"):
             yield from {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}[path.suffix](path)
@@ -125,7 +133,7 @@ def find_class_names(features: Any, above: str = "") -> dict[str, tuple[str, ...
     return found
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
+def _read_jsonl(path: Path) -> Iterator[tuple[int, Row | DataError]]:
     # Only "\n" ends a line: str.splitlines would also split at characters that JSON strings may hold.
     with open_input(path) as file:
         _skip_mark(path, file)
@@ -138,9 +146,10 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, Row]]:
                 reason = f"{error.msg}, at character {error.pos + 1} of the line"
                 if not _is_text(line):
                     reason = f"it is not UTF-8, {line[:40]!a}; save the file as UTF-8"
-                raise DataError(f"{path}:{number}: not JSON: {reason}; one JSON object per line is expected") from error
-            if type(row) is not dict:
-                raise DataError(f"{path}:{number}: found {type(row).__name__}; one JSON object per line is expected")
+                row = DataError(f"{path}:{number}: not JSON: {reason}; one JSON object per line is expected")
+                row.__cause__ = error
+            if type(row) is not dict and not isinstance(row, DataError):
+                row = DataError(f"{path}:{number}: found {type(row).__name__}; one JSON object per line is expected")
             yield number, row
 
 
@@ -173,7 +182,7 @@ def _skip_mark(path: Path, file: BinaryIO) -> None:
     file.seek(len(codecs.BOM_UTF8) if begin.startswith(codecs.BOM_UTF8) else 0)
 
 
-def _read_table(path: Path, cells: Cells) -> Iterator[tuple[int, Row]]:
+def _read_table(path: Path, cells: Cells) -> Iterator[tuple[int, Row | DataError]]:
     """Yield the rows of a CSV or TSV file, cut as `cells` says."""
     quoting = path.suffix != ".tsv" if cells.quoting is None else cells.quoting
     with open_input(path) as file:
@@ -191,8 +200,35 @@ def _read_table(path: Path, cells: Cells) -> Iterator[tuple[int, Row]]:
         _check_header(f"{path}:1", names)
         for number, row in rows:
             if len(row) != len(names):
-                raise _uneven(path, number, row, names, quoting)
-            yield number, dict(zip(names, row, strict=True))
+                yield number, _uneven(path, number, row, names, quoting)
+            else:
+                yield number, dict(zip(names, row, strict=True))
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a table is written: what stands between its cells, whether cells may be quoted, and what ends a line."""
+
+    delimiter: str
+    quoting: bool
+    end: str
+    names: tuple[str, ...] = ()
+
+
+def find_dialect(path: Path, cells: Cells | None = None) -> Dialect:
+    """Return how a CSV or TSV file is written; a file that is not there yet, by its ending."""
+    asked = cells or Cells()
+    quoting = path.suffix != ".tsv" if asked.quoting is None else asked.quoting
+    header = ""
+    if path.exists():
+        with open_input(path) as file:
+            _skip_mark(path, file)
+            header = next(_decode(path, file), "")
+    delimiter = asked.delimiter or (_find_delimiter(path, header, quoting) if header else None)
+    delimiter = delimiter or ("\t" if path.suffix == ".tsv" else ",")
+    line = header.rstrip("\r\n")
+    names = next(csv.reader([line], delimiter=delimiter), []) if quoting else line.split(delimiter)
+    return Dialect(delimiter, quoting, "\r\n" if header.endswith("\r\n") else "\n", tuple(filter(None, names)))
 
 
 def _decode(path: Path, file: BinaryIO) -> Iterator[str]:
@@ -315,6 +351,16 @@ def _read_batches(path: Path, file: Any) -> Iterator[Sequence[Any]]:
         if batch is None:
             return
         yield batch.columns
+
+
+def iterate_batches(path: Path) -> Iterator[Any]:
+    """Yield the record batches of a Parquet file, an empty one first; raises DataError where it is damaged."""
+    import pyarrow
+
+    file = _open_parquet(path)
+    yield pyarrow.RecordBatch.from_pylist([], schema=file.schema_arrow)
+    for columns in _read_batches(path, file):
+        yield pyarrow.RecordBatch.from_arrays(list(columns), schema=file.schema_arrow)
 
 
 def _list_columns(path: Path, names: Sequence[str], columns: Sequence[Any]) -> Iterator[list[Any]]:

@@ -86,6 +86,18 @@ def test_a_file_gets_a_line_in_ten_seconds() -> None:
     )
 
 
+def test_the_time_left_is_by_what_this_run_does() -> None:
+    """What was done before, by a run that was stopped, took this one no time."""
+    console, stream = pipe()
+    clock = Clock()
+    with Bars(console, clock=clock) as bars:
+        report = bars.track("training")
+        for done in range(901, 950):
+            clock.now += 1.0
+            report(done, 1000)
+    assert stream.getvalue().splitlines()[0] == "training: 910 of 1,000, 1.5 min left"
+
+
 def test_progress_goes_to_stderr(capsys: object) -> None:
     """By default nothing is written to stdout."""
     assert Bars()._console.stderr

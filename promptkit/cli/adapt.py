@@ -105,7 +105,26 @@ def train(source: str, as_json: bool, **settings: Any) -> None:
 @click.option("--adapter", required=True, type=click.Path(), help="What `promptkit train` or `merge` wrote.")
 @click.option("--task", help="The task to ask with. Default: that of the training.")
 @click.option("--template", help="The template to ask with. Default: that of the training.")
-@click.option("--out", type=click.Path(), help="A new .jsonl or .parquet file. Default: JSONL on stdout.")
+@click.option(
+    "--out",
+    type=click.Path(),
+    help="A new .jsonl, .csv, .tsv or .parquet file, of whatever kind FILE is. Default: JSONL on stdout.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="At a row that cannot be labelled: stop, or leave it out, with its reason in OUT.errors.jsonl.",
+)
+@click.option(
+    "--overlong",
+    type=click.Choice(["error", "drop", "skip"]),
+    default="error",
+    show_default=True,
+    help="A row beyond the model's window is such an error, or is left out in any case (drop, or skip).",
+)
+@click.option("--prefix", default="", help="What the names of the columns that are added begin with. Default: nothing.")
 @click.option("--force", is_flag=True, help="Go on where the adapter answers otherwise than when it was saved.")
 @combine(*READ, TRAINED_DTYPE, TRUST, DEVICE, MEMORY, JSON)
 def predict(
@@ -118,13 +137,18 @@ def predict(
     labels_are: Any,
     **settings: Any,
 ) -> None:
-    """Label the records of FILE with a trained adapter: the label and the score of every choice.
+    """Label the records of FILE with a trained adapter: all columns, the label, and the probability of every choice.
 
-    FILE is JSONL, CSV, TSV or Parquet, of any size. With --out, the same command goes on after a kill.
+    FILE is JSONL, CSV, TSV or Parquet, of any size; it needs no labels. With --out, the same command goes on after a
+    kill.
     """
+    import orjson
+
+    from promptkit.verbs.predicted_file import write_json
     from promptkit.verbs.predicting import check_records, open_labeller
     from promptkit.verbs.unfinished import check_output
 
+    out = None if out == "-" else out
     check_records(file)
     records = DataFiles(file, delimiter, quoting, labels_are)
     if out:
@@ -133,15 +157,25 @@ def predict(
         labeller = open_labeller(adapter, **settings)
         result = {"task": labeller.bound.task.name, "model": adapter}
         if out:
-            count = labeller.label_into(records, Path(out), track)
+            written = labeller.label_file(records, Path(out), track)
+            errors = None if written.errors is None else str(written.errors)
             if as_json:
-                print_json({**result, "out": out, "rows": count})
+                print_json({**result, "out": out, "rows": written.rows, "left_out": written.left_out, "errors": errors})
             else:
-                echo(f"{count:,} rows written to {out}", err=True)
-        elif as_json:
-            print_json({**result, "rows": list(labeller.label_all(records, track))})
-        else:
-            print_rows(labeller.label_all(records, track))
+                more = f"; {written.left_out:,} left out, with reasons in {errors}" if errors else ""
+                echo(f"{written.rows:,} rows written to {out}{more}", err=True)
+            return
+        left_out: list[Any] = []
+        found = labeller.label_all(records, track, left_out.append)
+        if as_json:
+            rows = [orjson.loads(write_json(row)) for row in found]
+            print_json({**result, "rows": rows, "left_out": left_out})
+            return
+        print_rows(orjson.loads(write_json(row)) for row in found)
+        for row in left_out:
+            echo(f"left out: {row['place']}: {row['error']}", err=True)
+        if left_out:
+            echo(f"{len(left_out):,} rows left out", err=True)
 
 
 @click.command()

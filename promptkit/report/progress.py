@@ -51,15 +51,20 @@ class Bars:
         self._progress.stop()
 
     def track(self, name: str) -> Report:
-        """Return a callable to be told (done, total) as often as suits."""
+        """Return a callable to be told (done, total) as often as suits.
+
+        What is done at the first call may be an earlier run's: the time left goes by what is done after it.
+        """
         started, name = self._clock(), make_visible(name)
         bar: TaskID | None = None
+        first: tuple[int, float] | None = None
 
         def report(done: int, total: int) -> None:
-            nonlocal bar
-            elapsed = self._clock() - started
+            nonlocal bar, first
+            now = self._clock()
+            first, elapsed = first or (done, now), now - started
             if not self._console.is_terminal:
-                self._write_line(name, done, total, elapsed)
+                self._write_line(name, done, total, done - first[0], now - first[1])
             elif bar is None and done < total and elapsed >= SHOWN_AFTER:
                 bar = self._progress.add_task(name, completed=done, total=total)
             elif bar is not None and done < total:
@@ -70,10 +75,10 @@ class Bars:
 
         return report
 
-    def _write_line(self, name: str, done: int, total: int, elapsed: float) -> None:
+    def _write_line(self, name: str, done: int, total: int, gained: int, elapsed: float) -> None:
         now = self._clock()
         if now - self._last_line < LINE_EVERY or done >= total:
             return
         self._last_line = now
-        left = f", {quantity(elapsed * (total - done) / done, SECONDS)} left" if done else ""
+        left = f", {quantity(elapsed * (total - done) / gained, SECONDS)} left" if gained > 0 else ""
         self._console.print(f"{name}: {done:,} of {total:,}{left}", markup=False, highlight=False, soft_wrap=True)

@@ -107,6 +107,11 @@ def batch_prior(rows: Sequence[Scores]) -> Scores:
     return _log_mean([_normalize(row) for row in rows])
 
 
+def choice_probabilities(scores: Scores) -> Scores:
+    """Return the probabilities, one in all, that scores in nats give the choices: their softmax."""
+    return tuple(math.exp(nats) for nats in _normalize(scores))
+
+
 def _score(prediction: Prediction, seen: Likelihoods, score: str) -> Scores:
     if not seen.logprobs:  # the answer is free text
         return ()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from promptkit.data import count_records, iterate_records, place_record
+from promptkit.data import Query, count_records, find_table, iterate_queries
 from promptkit.errors import (
     DataError,
     PromptkitError,
@@ -20,15 +21,16 @@ from promptkit.errors import (
     TemplateError,
     WindowError,
 )
-from promptkit.evaluate import hash_records
-from promptkit.files import Columns
 from promptkit.local import DataFiles
 from promptkit.probes import installed_versions, kind_of_device
 from promptkit.prompt import Prompt, build_prompt
 from promptkit.record import Record
+from promptkit.rows import find_dialect
+from promptkit.score.calibration import choice_probabilities
 from promptkit.task import load_task
 from promptkit.template import BoundTemplate, load_template
-from promptkit.verbs.unfinished import Unfinished, unfinished
+from promptkit.verbs.predicted_file import Answered, Fields, find_writer, write_json
+from promptkit.verbs.unfinished import Unfinished, errors_of, unfinished
 from promptkit.work import Track
 
 if TYPE_CHECKING:
@@ -36,107 +38,207 @@ if TYPE_CHECKING:
 
     from promptkit.adapter import AdapterCard
     from promptkit.models import Model
+    from promptkit.score import Prediction
 
 Row = dict[str, Any]
 #: Records that are scored at a time: what is held in memory, and the most that a kill can cost.
 PREDICT_ROWS = 512
+#: What happens at a row that cannot be labelled, and at one that is longer than the model's window.
+ON_ERROR, OVERLONG = ("stop", "skip"), ("error", "drop", "skip")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an output file holds: its `rows`, how many were left out, and the file of their reasons."""
+
+    rows: int
+    left_out: int
+    errors: Path | None
 
 
 @dataclass(frozen=True)
 class Labeller:
     """An adapter with the task and the template that it was trained for: it turns records into labels.
 
-    A row is {"id", "predicted": label, "scores": {label: nats}}; free-text answers have no scores, and their
-    "predicted" is None where none could be read. What the model wrote first is "generated".
+    A row is the input's, and "predicted": label, "confidence": its probability, "scores": {label: nats},
+    "probabilities": {label: share}, which is the softmax of the scores over the choices. Free-text answers have none of
+    these but "predicted", which is None where none could be read. What the model wrote first is "generated". An "id" is
+    added where the input has none. All these names begin with `prefix`.
+
+    With `on_error` "skip" a row that cannot be labelled is left out with its reason, and with "stop" it is an error;
+    with `overlong` "drop" (or "skip") one beyond the window is left out in any case.
     """
 
     model: Model
     bound: BoundTemplate
     chat: bool
     memory: int | None = None
+    on_error: str = "stop"
+    overlong: str = "error"
+    prefix: str = ""
 
-    def label_all(self, file: str | DataFiles, track: Track | None = None) -> Iterator[Row]:
-        """Yield a row per record of `file`; raises DataError and what rendering raises, with file and line."""
-        for number, part in self._parts(file, track):
-            yield from self._label(file, number * PREDICT_ROWS, part)
+    def label_all(
+        self, file: str | DataFiles, track: Track | None = None, left_out: Callable[[Row], object] | None = None
+    ) -> Iterator[Row]:
+        """Yield a row per record of `file`; raises DataError and what rendering raises, with file and line.
+
+        `left_out` is called with the place, id and reason of every row that is left out.
+        """
+        fields, done = self._fields(), 0
+        total = count_records(self.bound.task, "test", file) or 0
+        report = track("predicting") if track else None
+        for _, part in self._parts(file):
+            found, done = self._label(part), done + len(part)
+            if report:
+                report(done, max(total, done))
+            for query, own in zip(part, found, strict=True):
+                if "error" in own:
+                    if left_out:
+                        left_out({name: own[name] for name in _REASON})
+                else:
+                    yield fields.put(query.row, own)
 
     def label_into(self, file: str | DataFiles, out: Path, track: Track | None = None) -> int:
-        """Write a row per record of `file` to a new .jsonl or .parquet file, and return how many rows it has.
+        """Write a row per record of `file` to a new file, and return how many rows it has; see `label_file`."""
+        return self.label_file(file, out, track).rows
 
-        Started again after a kill or an error, it goes on behind the last part that was done, and ends in the same
-        bytes. Raises RunError where `out` exists, or where the records of parts that are done have changed since.
+    def label_file(self, file: str | DataFiles, out: Path, track: Track | None = None) -> Written:
+        """Write the rows of `file` with what is predicted to a new .jsonl, .csv, .tsv or .parquet file.
+
+        All columns of the input are kept, in their order and as they are; from Parquet to Parquet with their types.
+        What was left out has its reasons in OUT.errors.jsonl, which comes together with `out`. Started again after a
+        kill or an error, it goes on behind the last part that was done, and ends in the same bytes.
+
+        Raises RunError where `out` exists, or where the records of parts that are done have changed since; DataError
+        where no row at all could be labelled.
         """
+        fields = self._fields()
+        source, cells = find_table(self.bound.task, file)
+        same = source.suffix in (".csv", ".tsv") and out.suffix == source.suffix
+        write = find_writer(out, source, find_dialect(source, cells) if same else None, fields)
         with unfinished(out, self._identity()) as done:
             try:
                 self._label_parts(file, done, track)
             except (DataError, TemplateError, WindowError) as error:
                 kept = f"; the {done.count} rows before are kept in {done.folder}, and the same command goes on there"
                 raise type(error)(f"{error}{kept if done.count else ''}") from error
-            columns = Columns()
-            columns.schema = self._schema() if out.suffix == ".parquet" else None
-            done.finish(columns, self._shape)
-            return done.count
+            failed = [row for row in done.read() if "error" in row]
+            if failed and self.on_error != "skip" and self.overlong == "error":
+                raise RunError(
+                    f"{done.folder}: rows were left out there ({failed[0]['place']}: {failed[0]['error']}); give "
+                    "--on-error skip again, or remove it to label all rows anew"
+                )
+            if failed and len(failed) == done.count:
+                done.digests.clear()
+                place, reason = failed[0]["place"], failed[0]["error"]
+                raise DataError(f"{place}: {reason}; so none of the {len(failed):,} rows of {file} could be labelled")
+
+            def list_failed(errors: BinaryIO) -> None:
+                for row in failed:
+                    errors.write(write_json({"row": row["at"] + 1, **{name: row[name] for name in _REASON}}) + b"\n")
+
+            answered = partial(self._put_together, file, done)
+            done.finish(partial(write, answered), list_failed if failed else None)
+            return Written(done.count - len(failed), len(failed), errors_of(out) if failed else None)
+
+    def _put_together(self, file: str | DataFiles, done: Unfinished) -> Iterator[Answered]:
+        for query, own in zip(iterate_queries(self.bound.task, file), done.read(), strict=False):
+            if "error" not in own:
+                yield query.row, own
 
     def _label_parts(self, file: str | DataFiles, done: Unfinished, track: Track | None) -> None:
-        known = iter(list(done.digests))
-        for number, part in self._parts(file, track):
-            digest, then = hash_records(part), next(known, None)
-            if then is None:
-                done.add(list(self._label(file, number * PREDICT_ROWS, part)), digest)
-            elif then != digest:
+        known, kept = list(done.digests), done.count
+        total = max(0, (count_records(self.bound.task, "test", file) or 0) - kept)
+        report = track("predicting") if track else None
+        if report:
+            report(0, total)  # the time left is that of what is to be done, not of what was done before
+        parts = 0
+        for number, part in self._parts(file):
+            digest, parts = _digest(part), number + 1
+            if number >= len(known):
+                done.add([{"at": at, **own} for at, own in enumerate(self._label(part), done.count)], digest)
+                if report:
+                    report(done.count - kept, max(total, done.count - kept))
+            elif known[number] != digest:
                 raise RunError(
-                    f"{file}: has changed in its first {done.count} records since these were labelled; restore it, "
+                    f"{file}: has changed in its first {kept} records since these were labelled; restore it, "
                     f"or remove {done.folder} to label it anew"
                 )
-        if next(known, None):
+        if parts < len(known):
             raise RunError(
                 f"{file}: has fewer records than were labelled already; restore it, or remove {done.folder} to label "
                 "it anew"
             )
 
-    def _parts(self, file: str | DataFiles, track: Track | None) -> Iterator[tuple[int, list[Record]]]:
-        """Yield the file's records, `PREDICT_ROWS` at a time, with their number, and report each that is done."""
-        task = self.bound.task
-        records = iterate_records(task, "test", data=file, labelled=False)
-        total = count_records(task, "test", file) or 0
-        report = track("predicting") if track else None
-        done = 0
+    def _parts(self, file: str | DataFiles) -> Iterator[tuple[int, list[Query]]]:
+        """Yield the file's rows, `PREDICT_ROWS` at a time, with their number."""
+        taken, queries = self._fields().names, iterate_queries(self.bound.task, file)
         for number in itertools.count():
-            if not (part := list(itertools.islice(records, PREDICT_ROWS))):
+            if not (part := list(itertools.islice(queries, PREDICT_ROWS))):
                 return
+            for query in part:
+                if clash := sorted(taken & query.row.keys()):
+                    raise DataError(
+                        f"{query.place}: has a column {clash[0]!r} already, the name of one that is added; give "
+                        "--prefix, such as --prefix model_, for the names of those"
+                    )
             yield number, part
-            done += len(part)
-            if report:
-                report(done, max(total, done))
 
-    def _label(self, file: str | DataFiles, first: int, part: Sequence[Record]) -> Iterator[Row]:
-        """Yield the rows of a part whose first record stands at position `first` of the file."""
-        from promptkit.score import score
-
-        place = partial(place_record, self.bound.task, "test", file)
-        prompts = []
-        for position, record in enumerate(part, first):
+    def _label(self, part: Sequence[Query]) -> list[Row]:
+        """Return what is predicted of each row of a part, or its place, id and error where it is left out."""
+        found: dict[int, Row] = {}
+        prompts: dict[int, Prompt] = {}
+        for index, query in enumerate(part):
             try:
-                prompts.append(build_prompt(self.bound, record, chat=self.chat))
+                if query.record is None:
+                    raise query.error or DataError("the row cannot be read")
+                prompts[index] = build_prompt(self.bound, query.record, chat=self.chat)
             except PromptkitError as error:
-                raise type(error)(f"{place(position)}: {error}") from error
+                found[index] = self._leave_out(query, error)
+        for index, prediction in self._score(part, prompts, found):
+            record = part[index].record
+            assert record is not None
+            found[index] = self._row(record, prediction)
+        return [found[index] for index in range(len(part))]
+
+    def _score(
+        self, part: Sequence[Query], prompts: dict[int, Prompt], found: dict[int, Row]
+    ) -> Iterator[tuple[int, Prediction]]:
+        """Yield the predictions of prompts; those that cannot be scored are put among what is `found`."""
+        from promptkit.score import find_faults, score
+
+        if not prompts:
+            return
         try:
-            table = score(self.model, prompts, chat=self.chat, memory=self.memory)
-        except WindowError as error:
-            raise WindowError(f"{place(first + self._longest(prompts))}: {error}") from error
-        for record, prediction in zip(part, table.predictions, strict=True):
-            labels, index = self.bound.task.labels or record.choices or (), prediction.predicted
-            row: Row = {"id": record.id, "predicted": labels[index] if isinstance(index, int) else index}
-            if labels:
-                row["scores"] = {label: round(nats, 6) for label, nats in zip(labels, prediction.logprobs, strict=True)}
-            yield row if prediction.generated is None else {**row, "generated": prediction.generated}
+            table = score(self.model, list(prompts.values()), chat=self.chat, memory=self.memory)
+        except PromptkitError:
+            faults = find_faults(self.model, prompts.values(), chat=self.chat)
+            if not faults:
+                raise
+            for index, fault in zip([list(prompts)[position] for position in faults], faults.values(), strict=True):
+                found[index] = self._leave_out(part[index], fault)
+                del prompts[index]
+            yield from self._score(part, prompts, found)
+            return
+        yield from zip(prompts, table.predictions, strict=True)
 
-    def _longest(self, prompts: Sequence[Prompt]) -> int:
-        """Return the index of the first prompt that does not fit the window: the one that scoring names."""
-        from promptkit.score import prompt_lengths
+    def _leave_out(self, query: Query, error: PromptkitError) -> Row:
+        """Return the reason why a row is left out; raises the error with its place where rows may not be."""
+        overlong = isinstance(error, WindowError) and self.overlong != "error"
+        if self.on_error != "skip" and not overlong:
+            raise type(error)(f"{query.place}: {error}") from error
+        id_ = query.record.id if query.record else query.row.get("id")
+        return {"place": query.place, "id": None if id_ is None else str(id_), "error": " ".join(str(error).split())}
 
-        lengths = prompt_lengths(self.model, prompts, chat=self.chat)
-        return next(index for index, length in enumerate(lengths) if length > self.model.window)
+    def _row(self, record: Record, prediction: Prediction) -> Row:
+        labels, index = self.bound.task.labels or record.choices or (), prediction.predicted
+        row: Row = {"id": record.id, "predicted": labels[index] if isinstance(index, int) else index}
+        if labels and prediction.logprobs:
+            shares = choice_probabilities(prediction.logprobs)
+            row["confidence"] = round(shares[index], 6) if isinstance(index, int) else None
+            row["scores"] = {label: round(nats, 6) for label, nats in zip(labels, prediction.logprobs, strict=True)}
+            row["probabilities"] = {label: round(share, 6) for label, share in zip(labels, shares, strict=True)}
+        return row if prediction.generated is None else {**row, "generated": prediction.generated}
 
     def _identity(self) -> dict[str, str]:
         """Return all that an output's bytes depend on beside the records."""
@@ -147,28 +249,37 @@ class Labeller:
             "dtype": self.model.dtype,
             "device": kind_of_device(self.model),
             "chat": str(self.chat),
+            "prefix": self.prefix,
             **installed_versions(),
         }
 
-    def _schema(self) -> pyarrow.Schema:
-        """Return the columns of a Parquet file: the same whatever the records are."""
+    def _fields(self) -> Fields:
+        """Return what is added to a row, with the types of a Parquet file: the same whatever the records are."""
         import pyarrow
 
-        text, nats, task = pyarrow.string(), pyarrow.float64(), self.bound.task
-        columns: dict[str, pyarrow.DataType] = {"id": text, "predicted": text}
+        text, number, task = pyarrow.string(), pyarrow.float64(), self.bound.task
+        types: dict[str, pyarrow.DataType] = {"id": text, "predicted": text}
+        if task.labels or task.has_choices:
+            types["confidence"] = number
         if task.labels:
-            columns["scores"] = pyarrow.struct(dict.fromkeys(task.labels, nats))
+            types |= dict.fromkeys(("scores", "probabilities"), pyarrow.struct(dict.fromkeys(task.labels, number)))
         elif task.has_choices:
-            columns["scores"] = pyarrow.list_(pyarrow.struct({"choice": text, "score": nats}))
+            for name, value in (("scores", "score"), ("probabilities", "probability")):
+                types[name] = pyarrow.list_(pyarrow.struct({"choice": text, value: number}))
         if self.bound.template.is_cot or task.is_free_text:
-            columns["generated"] = text
-        return pyarrow.schema(columns)
+            types["generated"] = text
+        return Fields(task.labels or (), types, self.prefix)
 
-    def _shape(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a row as Parquet holds it: scores of choices that differ from record to record as a list."""
-        if not self.bound.task.has_choices:
-            return row
-        return {**row, "scores": [{"choice": choice, "score": score} for choice, score in row["scores"].items()]}
+
+_REASON = ("place", "id", "error")
+
+
+def _digest(part: Sequence[Query]) -> str:
+    """Return a hex digest of the rows of a part, all of their columns."""
+    digest = hashlib.sha256()
+    for query in part:
+        digest.update(repr((dict(query.row), str(query.error))).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def check_records(file: str) -> None:
@@ -188,12 +299,15 @@ def open_labeller(
     memory: int | None = None,
     force: bool = False,
     trust_remote_code: bool = False,
+    on_error: str = "stop",
+    overlong: str = "error",
+    prefix: str = "",
 ) -> Labeller:
     """Load an adapter with the task and the template of its training.
 
     `task` and `template` name others in their place; that these differ from those of the training is then a
     PromptkitWarning. `dtype` is by default that of the training. With `force` a label of the adapter's probes may have
-    changed.
+    changed. `on_error`, `overlong` and `prefix` are those of the `Labeller`.
 
     Raises TemplateError or TaskError where the file has changed since the training, RunError where the adapter knows of
     no single template and none is given, and what `load_model` raises.
@@ -213,7 +327,7 @@ def open_labeller(
     on_flip = "warn" if force else "error"
     options: dict[str, Any] = {"device": device, "on_flip": on_flip, "trust_remote_code": trust_remote_code}
     model = load_model(adapter, dtype=dtype or card.dtype, **options)
-    return Labeller(model, bound, card.settings.chat, memory)
+    return Labeller(model, bound, card.settings.chat, memory, on_error, overlong, prefix)
 
 
 def _check_same(

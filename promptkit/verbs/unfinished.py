@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +13,15 @@ from typing import Any, BinaryIO
 import orjson
 
 from promptkit.errors import RunError
-from promptkit.files import Columns, check_free, find_writer, folders_above, publish, read_input, unwritable
+from promptkit.files import check_free, folders_above, publish, read_input, unwritable
 from promptkit.parsing import parse_json_object
 from promptkit.staging import MARK, ROWS, Place, find_foreign, find_place, make_place, sweep
 from promptkit.store import write_whole
 
 Row = Mapping[str, Any]
 _WHAT, _ROWS, _INDEX, _DONE = "what.json", "rows.jsonl", "index.jsonl", "done.json"
+#: Endings of outputs.
+ENDINGS = (".jsonl", ".csv", ".tsv", ".parquet")
 
 
 class Unfinished:
@@ -48,23 +51,30 @@ class Unfinished:
         self.count += len(rows)
         self.digests.append(digest)
 
-    def finish(self, columns: Columns, shape: Callable[[Row], Row]) -> None:
-        """Make the rows the output file, and remove the folder.
+    def finish(self, write: Callable[[BinaryIO], object], beside: Callable[[BinaryIO], object] | None = None) -> None:
+        """Make the output file what `write` writes, with what `beside` writes in `errors_of(out)`; remove the folder.
 
-        A Parquet file has these `columns`, and of every row what `shape` makes of it. Rows go there one group at a
-        time, so that a file may be larger than memory.
+        Both are there, or neither: where a kill comes between them, the same call finds the first as it would write it.
         """
-        whole = self.folder / _ROWS
-        if self.out.suffix != ".jsonl":
-            whole = self.folder / f"whole{self.out.suffix}"
-            with whole.open("wb") as file:
-                find_writer(self.out)(map(shape, self._read()), file, columns)
-                _sync(file)
+        whole, errors = self.folder / f"whole{self.out.suffix}", self.folder / "whole.errors"
+        for path, fill in ((whole, write), (errors, beside)):
+            if fill:
+                with path.open("wb") as file:
+                    fill(file)
+                    _sync(file)
         write_whole(self.folder / _DONE, orjson.dumps({"inode": whole.stat().st_ino}))
-        publish(whole, self.out)
+        if beside and not _is_same(errors_of(self.out), errors):
+            publish(errors, errors_of(self.out))
+        try:
+            publish(whole, self.out)
+        except BaseException:
+            if beside:
+                errors_of(self.out).unlink()
+            raise
         self._place.remove()
 
-    def _read(self) -> Iterator[Row]:
+    def read(self) -> Iterator[Row]:
+        """Yield the rows of all parts."""
         with (self.folder / _ROWS).open("rb") as file:
             yield from map(orjson.loads, file)
 
@@ -89,12 +99,23 @@ class Unfinished:
             file.truncate()
 
 
+def errors_of(out: Path) -> Path:
+    """Return where the reasons stand why rows are not in an output: OUT.errors.jsonl."""
+    return out.with_name(f"{out.name}.errors.jsonl")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and filecmp.cmp(path, other, shallow=False)
+
+
 def check_output(out: Path) -> None:
-    """Raise RunError where `out` exists or has another ending than .jsonl or .parquet.
+    """Raise RunError where `out`, or its file of reasons, exists, or `out` has an ending that is not written.
 
     Where it was finished by a process that was killed right after that, the parts it left are removed first.
     """
-    find_writer(out)
+    if out.suffix not in ENDINGS:
+        ending = out.suffix or "a file without an ending"
+        raise RunError(f"{out}: cannot write {ending!r}; allowed: {', '.join(ENDINGS)}")
     folder = parts_folder(out)
     sweep(folder)
     if os.path.lexists(out) and (folder / MARK).is_file():
@@ -105,6 +126,8 @@ def check_output(out: Path) -> None:
             elif place:
                 place.close()
     check_free(out)
+    if not os.path.lexists(folder):
+        check_free(errors_of(out))
 
 
 def parts_folder(out: Path) -> Path:
@@ -124,7 +147,7 @@ def _is_finished(folder: Path, out: Path) -> bool:
 def unfinished(out: Path, what: Mapping[str, str]) -> Iterator[Unfinished]:
     """Open the parts of an output file that are done; `what` names all that its bytes depend on beside the input.
 
-    Raises RunError where `out` exists or has another ending than .jsonl or .parquet, where its parts are of something
+    Raises RunError where `out` exists or has an ending that is not written, where its parts are of something
     else, another process is writing them, or the disk is full.
     """
     check_output(out)
