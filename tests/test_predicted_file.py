@@ -362,6 +362,14 @@ def test_the_command(project: Project) -> None:
     assert len(json.loads(ran.stdout)["left_out"]) == 5
 
 
+def test_one_answer_to_all_rows_is_said(network: Model, project: Project) -> None:
+    """Labels that are nearly all the same are a note, for nobody sees it in a file of thousands of rows."""
+    project.write("new.csv", "sentence\n" + "fine\n" * 8)
+    one = labeller(network).label_file("new.csv", Path("out.csv")).one_answer
+    assert one
+    assert (one.answer, one.share) == (read_table("out.csv")[1][1], 1.0)
+
+
 def test_delimiters_are_taken(network: Model, project: Project) -> None:
     """`--delimiter` says how the table is read, and so how it is written."""
     project.write("new.csv", "a;b,sentence\n1;2,fine\n")

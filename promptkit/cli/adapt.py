@@ -160,10 +160,15 @@ def predict(
             written = labeller.label_file(records, Path(out), track)
             errors = None if written.errors is None else str(written.errors)
             if as_json:
-                print_json({**result, "out": out, "rows": written.rows, "left_out": written.left_out, "errors": errors})
+                one = written.one_answer.as_dict() if written.one_answer else None
+                counts = {"rows": written.rows, "left_out": written.left_out, "errors": errors, "one_answer": one}
+                print_json({**result, "out": out, **counts})
             else:
                 more = f"; {written.left_out:,} left out, with reasons in {errors}" if errors else ""
                 echo(f"{written.rows:,} rows written to {out}{more}", err=True)
+                if written.one_answer:
+                    share, answer = written.one_answer.share, written.one_answer.answer
+                    echo(f"note: {100 * share:.1f} % of the rows got one answer, {answer!r:.60}", err=True)
             return
         left_out: list[Any] = []
         found = labeller.label_all(records, track, left_out.append)

@@ -27,6 +27,7 @@ from promptkit.prompt import Prompt, build_prompt
 from promptkit.record import Record
 from promptkit.rows import find_dialect
 from promptkit.score.calibration import choice_probabilities
+from promptkit.stats.majority import OneAnswer, find_one_answer
 from promptkit.task import load_task
 from promptkit.template import BoundTemplate, load_template
 from promptkit.verbs.predicted_file import Answered, Fields, find_writer, write_json
@@ -49,11 +50,15 @@ ON_ERROR, OVERLONG = ("stop", "skip"), ("error", "drop", "skip")
 
 @dataclass(frozen=True)
 class Written:
-    """What an output file holds: its `rows`, how many were left out, and the file of their reasons."""
+    """What an output file holds: its `rows`, how many were left out, and the file of their reasons.
+
+    `one_answer` is the label of nearly all rows, and its share, where there is one: see `promptkit.stats.majority`.
+    """
 
     rows: int
     left_out: int
     errors: Path | None
+    one_answer: OneAnswer | None = None
 
 
 @dataclass(frozen=True)
@@ -138,8 +143,9 @@ class Labeller:
                     errors.write(write_json({"row": row["at"] + 1, **{name: row[name] for name in _REASON}}) + b"\n")
 
             answered = partial(self._put_together, file, done)
+            one = find_one_answer([[row["predicted"] for row in done.read() if "error" not in row]])
             done.finish(partial(write, answered), list_failed if failed else None)
-            return Written(done.count - len(failed), len(failed), errors_of(out) if failed else None)
+            return Written(done.count - len(failed), len(failed), errors_of(out) if failed else None, one)
 
     def _put_together(self, file: str | DataFiles, done: Unfinished) -> Iterator[Answered]:
         for query, own in zip(iterate_queries(self.bound.task, file), done.read(), strict=False):
