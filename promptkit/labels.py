@@ -22,6 +22,7 @@ Column = Callable[[], Iterable[tuple[Any, Sequence[str]]]]
 #: So many indices of which none is 0 and none is the last one counted from 1 are more than chance.
 _MANY = 20
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
+_ID = re.compile(r"-1|[0-9]{1,9}")
 _LETTER = re.compile(r"[A-Za-z]")
 _TRUTHS = {"true": True, "false": False}
 
@@ -223,6 +224,8 @@ def match_class_name(value: Any, own: Sequence[str], labels: Sequence[str] | Non
     What is no id stays as it is, and -1 is how `datasets` writes that there is no label. Raises DataError for a name
     that is none of the task's labels.
     """
+    if isinstance(value, str) and _ID.fullmatch(value) and value not in own:  # as a CSV file writes it
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         return value
     if value == -1:

@@ -100,6 +100,10 @@ def test_the_readme_names_classes_and_configurations(project: Project) -> None:
     project.write("tasks/local/train.jsonl", '{"sentence": "x", "label": 0}\n')
     load(project)
     assert load_records(load_task("films"), "train")[0].label == 1
+    Path("tasks/local/train.jsonl").unlink()
+    project.write("tasks/local/train.csv", "sentence,label\nx,0\ny,1\n")
+    assert [record.label for record in load_records(load_task("films"), "train")] == [1, 0]
+    Path("tasks/local/train.csv").rename("tasks/local/train.jsonl")
     configs = "configs:\n- config_name: a\n  data_files: a.jsonl\n- config_name: b\n  data_files: b.jsonl\n"
     project.write("tasks/local/README.md", f"---\n{configs}---\n")
     project.write("tasks/local/b.jsonl", LINE)
