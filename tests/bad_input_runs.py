@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import re
 import resource
@@ -135,13 +136,14 @@ def make_project(root: Path) -> None:
     saved(model(window=200), root / "net")
 
 
-def run_words(words: Sequence[str], root: Path) -> Outcome:
-    """Run one command line in a fork of this process, in the folder `root`."""
+def run_words(words: Sequence[str], root: Path, kill_after: float = math.inf) -> Outcome:
+    """Run one command line in a fork of this process, in the folder `root`; kill it after so many seconds."""
     streams = root.with_name(f"{root.name}.out"), root.with_name(f"{root.name}.err")
     child = os.fork()
     if child == 0:
         _become_promptkit(words, root, *streams)
-    computed, since, usage = 0.0, time.monotonic(), None
+    begun = time.monotonic()
+    computed, since, usage = 0.0, begun, None
     base = _resident(os.getpid())
     while usage is None:
         done, status, found = os.wait4(child, os.WNOHANG)
@@ -150,7 +152,8 @@ def run_words(words: Sequence[str], root: Path) -> Outcome:
             continue
         if (seconds := _computed(child)) != computed:  # a busy machine is slow, but does not stand still
             computed, since = seconds, time.monotonic()
-        if time.monotonic() - since > IDLE_SECONDS or _resident(child) > base + 2 * MEMORY:
+        now = time.monotonic()
+        if now - since > IDLE_SECONDS or now - begun > kill_after or _resident(child) > base + 2 * MEMORY:
             os.kill(child, signal.SIGKILL)
         time.sleep(0.01)
     out, err = (path.read_bytes().decode("utf-8", "replace") for path in streams)
@@ -260,7 +263,7 @@ def main() -> int:
     given = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="bad-inputs-"))
     project = scratch / "project"
-    _prepare(project)
+    prepare(project)
     numbers = [given.only] if given.only is not None else range(given.count)
     faults = 0
 
@@ -283,7 +286,7 @@ def main() -> int:
     return int(bool(faults))
 
 
-def _prepare(project: Path) -> None:
+def prepare(project: Path) -> None:
     """Write the project, import what the verbs import, and run the verbs that others start from."""
     import datasets  # noqa: F401 - imported once, before the forks
     import peft  # noqa: F401
