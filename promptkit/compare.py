@@ -14,6 +14,7 @@ from promptkit.evaluate import Scorer, hash_records
 from promptkit.identity import Identity, name_model
 from promptkit.ledger import keep_ledger
 from promptkit.local import Data
+from promptkit.origin import describe_origin
 from promptkit.plan import SKIP, CompareSettings, Step, bind_templates, choose_methods, keep_fitting, plan_steps
 from promptkit.prices import Prices, load_prices
 from promptkit.readings import show_rows
@@ -76,7 +77,11 @@ def compare(
     plan = [identity.mark(step) for step in plan_steps(task, chosen, methods, bounds, splits, loaded)]
     asked = {**_asked(task, asked_for, splits, loaded, plan), **identity.settings}
     sizes = {asked["test"]: len(splits.test)}
-    run = Run.plan(Path(out) if out else default_folder(task.name, asked), Made(asked), sizes)
+    used = {step.condition.bound.template.name: step.condition.bound.template for step in plan}
+    name = model if isinstance(model, str) else model.name
+    origin = describe_origin("compare", task, list(used.values()), asdict(asked_for), data=data, models=[name])
+    made = Made(asked, *origin)
+    run = Run.plan(Path(out) if out else default_folder(task.name, asked), made, sizes)
     work = Work(loaded, splits, chosen, run, scorer or default_scorer(), trainer or default_trainer())
     warned = note_unlearned(task, [step.rows for step in plan if step.rows and (step.whole or chosen.train_sizes)])
     plan, left_out = keep_fitting(plan, loaded, splits, work.is_done) if asked_for.skips else (plan, [])

@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
+#: The folder that stands for all others while a run is made again, and files in it by the paths they once had.
+_KEPT: ContextVar[tuple[Path, Mapping[str, Path]] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def only_from(folder: Path, files: Mapping[str, Path]) -> Iterator[None]:
+    """Look tasks and templates up in this folder alone, and those that are named by a path in `files`."""
+    token = _KEPT.set((folder, files))
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+def kept_file(name: str) -> Path | None:
+    """Return the copy that stands for the file of this path, None where files are read as they are."""
+    kept = _KEPT.get()
+    return kept[1].get(name) if kept else None
 
 
 def shipped_folder(kind: str) -> Path:
@@ -16,7 +37,8 @@ def shipped_folder(kind: str) -> Path:
 
 def search_folders(kind: str) -> tuple[Path, ...]:
     """Return the folders that hold `kind` ("tasks" or "templates"), nearest first, each once."""
-    folders = (Path.cwd() / kind, shipped_folder(kind))
+    kept = _KEPT.get()
+    folders = (kept[0] / kind,) if kept else (Path.cwd() / kind, shipped_folder(kind))
     found = {real_path(folder): folder for folder in reversed(folders) if folder.is_dir()}
     return tuple(reversed(found.values()))
 

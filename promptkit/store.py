@@ -21,8 +21,9 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -40,6 +41,17 @@ SOURCES, EARLIER = "sources", "earlier"
 #: What a finished run holds beside its cells.
 RESULTS = ("study.json", "compare.json", "predictions.parquet")
 _UNFINISHED = ".unfinished"
+_CHECK: ContextVar[Callable[[Mapping[str, Any]], None] | None] = ContextVar("check", default=None)
+
+
+@contextmanager
+def checked_by(check: Callable[[Mapping[str, Any]], None]) -> Iterator[None]:
+    """Let `check` see the settings of every run that is planned meanwhile, and refuse them."""
+    token = _CHECK.set(check)
+    try:
+        yield
+    finally:
+        _CHECK.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +118,8 @@ class Run:
         check_name(folder)
         for name in ("run.json", "cells", "measures", "adapters", SOURCES, EARLIER):
             check_inside(folder, folder / name)
+        if check := _CHECK.get():
+            check(made.settings)
         if _is_run(folder):
             _refuse_difference(folder, made.wanted)
         else:
@@ -229,6 +243,18 @@ class Run:
         path = self.folder / kind / f"{cell_key(spec)}.json"
         check_inside(self.folder, path)
         return path
+
+
+def read_made(folder: Path) -> tuple[dict[str, Any], dict[str, Any], object]:
+    """Return what run.json holds: settings, versions, and the origin if there is one; raises RunError."""
+    path = folder / "run.json"
+    if not os.path.lexists(path):
+        raise RunError(f"{folder}: holds no run (no run.json); give the folder of a run")
+    found = _read_object(path)
+    settings, made_with = found.get("settings"), found.get("versions")
+    if not isinstance(settings, dict) or not isinstance(made_with, dict):
+        raise _damaged(path)
+    return settings, made_with, found.get("origin")
 
 
 def cell_key(spec: Mapping[str, JSON]) -> str:

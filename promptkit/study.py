@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from promptkit.identity import Identity, complete, name_model
 from promptkit.local import Data
 from promptkit.meter import Meter
 from promptkit.order_search import OrderSearch, Search, first_candidates
+from promptkit.origin import describe_origin
 from promptkit.outcome.cells import Done, write_predictions
 from promptkit.outcome.summary import describe_study, summarize_study
 from promptkit.outcome.words import describe_cautions
@@ -129,7 +130,14 @@ class Study:
         }
         asked = {**_describe(task, settings, self.splits, self.away, models), **self.identity.settings}
         sizes = {hash_records(each.test): len(each.test) for each in (self.splits, *self.away.values())}
-        self.run = Run.plan(Path(out) if out else default_folder(f"{task.name}-study", asked), Made(asked), sizes)
+        given = {each.name: getattr(settings, each.name) for each in fields(settings)}
+        given["forms"] = [form.model_dump(mode="json") for form in settings.forms]
+        names = [model if isinstance(model, str) else model.name for model in models]
+        made = Made(
+            asked,
+            *describe_origin("study", task, load_templates(task, settings), given, data=data, models=names),
+        )
+        self.run = Run.plan(Path(out) if out else default_folder(f"{task.name}-study", asked), made, sizes)
 
     def load(self, model: Model | str) -> Model:
         """Return a model of the study, by its name or as it is given."""

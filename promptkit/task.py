@@ -24,7 +24,7 @@ from pydantic import (
 from promptkit.errors import PatternError, TaskError, nearest
 from promptkit.files import LARGEST_SOURCE, read_input
 from promptkit.labels import Reading
-from promptkit.library import display_path, find_names
+from promptkit.library import display_path, find_names, kept_file
 from promptkit.parsing import parse_toml
 from promptkit.patterns import compile_pattern
 from promptkit.rows import parse_delimiter
@@ -223,7 +223,7 @@ def load_task(name: str | Path) -> Task:
     Raises TaskError for an unknown name (the nearest one is suggested) and for a file that is not
     valid; the message names the file and, where it can be told, the line.
     """
-    path = Path(name) if str(name).endswith(".toml") else find_tasks().get(str(name))
+    path = kept_file(str(name)) or (Path(name) if str(name).endswith(".toml") else find_tasks().get(str(name)))
     if path is None:
         known = find_tasks()
         if Path(name).suffix in (".jsonl", ".json", ".csv", ".tsv", ".parquet"):

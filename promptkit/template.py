@@ -19,7 +19,7 @@ from promptkit.environment import Rewrite, Sandbox
 from promptkit.errors import PatternError, TemplateError, nearest
 from promptkit.files import is_there
 from promptkit.imports import Source, parse_all
-from promptkit.library import display_path, find_names, real_path, search_folders
+from promptkit.library import display_path, find_names, kept_file, real_path, search_folders
 from promptkit.limits import Budget
 from promptkit.record import Record
 from promptkit.sandbox import RENDER_ERRORS, explain_render_error, folder_loader, make_environment
@@ -257,7 +257,7 @@ def match_templates(patterns: Iterable[str], family: str) -> list[str]:
     names = find_templates()
     found: list[str] = []
     for pattern in patterns:
-        if pattern.endswith(".jinja") and is_there(Path(pattern)):
+        if pattern.endswith(".jinja") and (kept_file(pattern) or is_there(Path(pattern))):
             matches = [pattern]
         else:
             full, within = (fnmatch.filter(names, way) for way in (pattern, f"{family}/{pattern}"))
@@ -314,6 +314,8 @@ def _locate(name: str) -> tuple[tuple[Path, ...], str, str]:
     """Return (folders to search, file name below them, the template's name)."""
     folders = search_folders("templates")
     path = Path(name)
+    if kept := kept_file(name):
+        return (kept.parent, *folders), kept.name, path.with_suffix("").as_posix()
     if name.endswith(".jinja"):
         if not is_there(path):
             raise TemplateError(f"{name}: no such template file; `promptkit list templates` shows the known names")

@@ -18,7 +18,7 @@ import click
 import promptkit
 from promptkit.cli.adapt import merge, predict, train
 from promptkit.cli.look import lint, list_, show
-from promptkit.cli.measure import compare, report, score, study
+from promptkit.cli.measure import compare, report, rerun, score, study
 from promptkit.cli.output import echo
 from promptkit.cli.write import build
 from promptkit.errors import PromptkitError, PromptkitWarning
@@ -53,7 +53,7 @@ def _refuse_empty(ctx: click.Context, option: click.Parameter, given: Any) -> An
     return given
 
 
-for verb in (compare, study, score, train, predict, merge, build, show, lint, report, list_):
+for verb in (compare, study, score, train, predict, merge, build, show, lint, report, rerun, list_):
     for option in verb.params:
         if option.name in ("out", "data", "selection", "push") and not option.callback:
             option.callback = _refuse_empty
@@ -66,7 +66,7 @@ _FAULT = 70
 _LONGEST = 2000
 #: What a stop leaves of the verbs that can go on.
 _KEPT = {
-    **dict.fromkeys(("compare", "study"), "finished cells of the run are kept"),
+    **dict.fromkeys(("compare", "study", "rerun"), "finished cells of the run are kept"),
     "score": "of a task, finished cells of the run are kept",
     "train": "of a training beyond a minute the last state is kept",
     "predict": "with --out the rows that are done are kept",

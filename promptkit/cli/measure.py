@@ -200,6 +200,44 @@ def report(run: str, data: DataFiles | None, out: str | None, as_json: bool) -> 
     return print_report(kind, result, console())
 
 
+@click.command()
+@click.argument("run", type=click.Path())
+@DATA
+@click.option("--model", help="Where the model is now. Default: where it was.")
+@click.option("--out", type=click.Path(), help="The new run's folder. Default: RUN-rerun.")
+@combine(DEVICE, JSON)
+def rerun(run: str, as_json: bool, **places: Any) -> None:
+    """Run the command of RUN again, with the task and template files it kept, and compare every cell.
+
+    Works for compare, score and study, on any machine that has the data and the model: give --data and --model where
+    they are no longer where they were. Exits with 1 where cells differ
+    by more than rounding.
+    """
+    from promptkit.verbs.rerunning import rerun as run_again
+
+    with tracking() as track:
+        result = run_again(run, track=track, **places)
+    if as_json:
+        print_json(result)
+    else:
+        for line in _tell(result):
+            click.echo(line)
+    if not result["reproduced"]:
+        raise click.exceptions.Exit(1)
+
+
+def _tell(result: dict[str, Any]) -> list[str]:
+    """Return in words how the cells of a run and of its rerun compare."""
+    count = result["cells"]
+    lines = [f"{result['equal']} of {count} cells are equal, {result['within_rounding']} within rounding"]
+    for kind, said in (("different", "differs"), ("missing", "is missing")):
+        for cell in result[kind]:
+            place = ", ".join(f"{key} {value}" for key, value in cell.items() if key != "difference")
+            gap = cell.get("difference")
+            lines.append(f"{said}: {place}" + (f" (by {gap:.2g})" if gap is not None else ""))
+    return [*lines, f"run    {result['rerun']}"]
+
+
 def _figures(result: dict[str, Any]) -> list[str]:
     from promptkit.report.curve_figure import save_curves
     from promptkit.report.figure import save_comparison
