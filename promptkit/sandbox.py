@@ -119,7 +119,9 @@ def parse(environment: jinja2.Environment, name: str) -> tuple[str, Path, nodes.
     except jinja2.TemplateNotFound as error:
         folders = ", ".join(display_path(Path(folder)) for folder in environment.loader.searchpath)  # type: ignore[attr-defined]
         raise TemplateError(f"{name}: no such file in {folders}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise TemplateError(f"{name}: cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
         raise TemplateError(f"{name}: cannot be read as UTF-8 text: {error}") from error
     path = Path(filename or name)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import warnings
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +17,7 @@ from jinja2.runtime import Macro
 
 from promptkit.answer_rules import check_rule
 from promptkit.environment import Rewrite, Sandbox
-from promptkit.errors import PatternError, TemplateError, nearest
+from promptkit.errors import PatternError, PromptkitWarning, TemplateError, nearest
 from promptkit.files import is_there
 from promptkit.imports import Source, parse_all
 from promptkit.library import display_path, find_names, kept_file, real_path, search_folders
@@ -100,14 +101,27 @@ class Template:
         """Whether a rationale comes before the answer (a chain-of-thought template)."""
         return "rationale" in self.parts
 
+    @property
+    def family(self) -> str | None:
+        """The folder of the template below `templates`; None for a file that lies elsewhere."""
+        return self.name.rpartition("/")[0] if self.path.match(f"templates/{self.name}.jinja") else None
+
     def bind(self, task: Task, *, system: str = "system") -> BoundTemplate:
         """Check the template against `task` and return it ready to render the task's records.
 
         `system` says which turn of a chat holds the instruction, see `BoundTemplate`.
 
         Raises TemplateError, with file and line, where a part asks for a field that the task does not
-        have (the nearest name is suggested) or where `labels` leaves out a label of the task.
+        have (the nearest name is suggested) or where `labels` leaves out a label of the task. Warns where the template
+        lies in another family than the task's `templates`: it may ask for something else.
         """
+        if self.family not in (None, task.templates):
+            warnings.warn(
+                f"template {self.name!r} is of the family {self.family!r}, and the task {task.name!r} is meant for "
+                f"{task.templates!r}; see what it asks: promptkit show {task.name} --template {self.name}",
+                PromptkitWarning,
+                stacklevel=2,
+            )
         if task.is_free_text and self.answer is None:
             raise TemplateError(
                 f"{display_path(self.path)}: task {task.name!r} is answered in free text; the template does not say "

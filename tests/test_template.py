@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from promptkit.errors import TemplateError
+from promptkit.errors import PromptkitWarning, TemplateError
 from promptkit.record import Record
 from promptkit.task import find_tasks, load_task
 from promptkit.template import BoundTemplate, find_templates, load_template, match_templates
@@ -232,3 +232,16 @@ def test_a_template_file_may_be_named_by_its_path(project: Project) -> None:
     """A path to a file outside the template folders works, with imports from the folders."""
     path = project.write("elsewhere/mine.jinja", '{% from "films/plain.jinja" import input, target %}')
     assert load_template(path).bind(load_task("films")).input(RECORD) == "Text: a warm film\nSentiment:"
+
+
+def test_a_template_of_another_family_is_a_warning(project: Project) -> None:
+    """A template that fits by chance may ask for something else; one from a file of one's own is no family's."""
+    project.write("templates/books/plain.jinja", TEMPLATE)
+    path = project.write("mine/plain.jinja", TEMPLATE)
+    task = load_task("films")
+    message = "template 'books/plain' is of the family 'books', and the task 'films' is meant for 'films'; see what it"
+    for name in ("books/plain", "templates/books/plain.jinja"):
+        with pytest.warns(PromptkitWarning, match=message):
+            load_template(name).bind(task)
+    load_template(path).bind(task)
+    load_template("films/plain").bind(task)

@@ -155,11 +155,14 @@ def _say_stopped() -> None:
 
 
 def _show(show: Any) -> Any:
-    """Return what prints our own warnings as one line on stderr, and leaves all others to `show`."""
+    """Return what prints our own warnings as one line on stderr, each once, and leaves all others to `show`."""
+    said = set()
 
     def print_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
         if issubclass(category, PromptkitWarning):
-            _say(f"warning: {message}")
+            if str(message) not in said:
+                _say(f"warning: {message}")
+            said.add(str(message))
         else:
             show(message, category, *place)
 
