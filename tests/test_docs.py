@@ -42,8 +42,7 @@ def test_python_blocks_run(page: Path, project: Project) -> None:
 @pytest.mark.parametrize(("name", "code"), blocks("jinja"), ids=lambda value: value[:20])
 def test_templates_on_the_pages_fit_a_task(name: str, code: str, project: Project) -> None:
     """Every template that is shown whole loads and fits the task whose fields it asks for."""
-    project.write(f"templates/docs/{name}.jinja", code)
-    template = load_template(f"docs/{name}")
+    template = load_template(project.write(f"docs/{name}.jinja", code))
     task = next(task for field, task in TASK_OF.items() if field in template.parts["input"].arguments)
     template.bind(load_task(task))
 
