@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from stat import S_IMODE
 from tempfile import mkdtemp
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from promptkit.errors import RunError, TrainError, nearest
+from promptkit.errors import PromptkitError, PromptkitWarning, RunError, TrainError, nearest
 from promptkit.files import check_readable, new_folder, read_input
 from promptkit.probes import Probes, hash_tokenizer, installed_versions, kind_of_device
 
@@ -27,6 +28,67 @@ if TYPE_CHECKING:
 CARD = "promptkit.json"
 #: Of every training that names no others: passes over the rows, and rows per step.
 EPOCHS, BATCH_SIZE = 3, 8
+
+
+#: Of every adapter that has one and names no other.
+RANK = 8
+#: What an adapter can be, see docs/training.md.
+KINDS = ("lora", "rslora", "dora", "pissa", "ia3")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How the adapters of a comparison or a study are trained: the settings of `train`, by the same names.
+
+    `rank` left out is 8; IA3 has none. `targets` are names of layers. What is left out has the default of `train`.
+    """
+
+    kind: str = "lora"
+    rank: int | None = None
+    alpha: int | None = None
+    dropout: float = 0.0
+    targets: tuple[str, ...] | None = None
+    top_layers: int | None = None
+    epochs: int = EPOCHS
+    batch_size: int = BATCH_SIZE
+    micro_batch: int | None = None
+    checkpointing: bool = False
+    learning_rate: float | None = None
+
+    def check_training(self) -> None:
+        """Raise PromptkitError for the first setting that is out of range; give the rank its default."""
+        if self.kind not in KINDS:
+            raise PromptkitError(f"unknown kind {self.kind!r}; known: {', '.join(KINDS)}.{nearest(self.kind, KINDS)}")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise PromptkitError(f"learning rate is {self.learning_rate}; it must be a number above 0")
+        if not 0 <= self.dropout < 1:
+            raise PromptkitError(f"dropout is {self.dropout}; it must be 0 or more, and below 1")
+        for name in ("epochs", "rank", "alpha", "top_layers", "batch_size", "micro_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise PromptkitError(f"{name.replace('_', ' ')} is {value}; it must be 1 or more")
+        check_kind(self.kind, self.rank, self.alpha, self.dropout)
+        if self.rank is None and self.kind != "ia3":
+            object.__setattr__(self, "rank", RANK)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what is passed to `train`, but for the epochs; of what has its default, rank and rate alone."""
+        changed = {name: value for name, value in self._training().items() if value != getattr(TrainingOptions, name)}
+        return {"rank": self.rank, "learning_rate": self.learning_rate, **changed}
+
+    def spec(self) -> dict[str, Any]:
+        """Return the same as a part of a cell's key."""
+        return {"batch_size": self.batch_size, **self.arguments()}
+
+    def _training(self) -> dict[str, Any]:
+        names = (field.name for field in fields(TrainingOptions) if field.name != "epochs")
+        return {name: getattr(self, name) for name in names}
+
+
+def check_kind(kind: str, rank: int | None, alpha: int | None, dropout: float) -> None:
+    """Raise TrainError where IA3, which scales activations, is given what only low-rank adapters have."""
+    if kind == "ia3" and (rank is not None or alpha is not None or dropout):
+        raise TrainError("training: an ia3 adapter has no rank, alpha or dropout; leave them out")
 
 
 class Seeds(BaseModel):
@@ -200,6 +262,53 @@ class AdapterCard(BaseModel):
             "files": (self.files_hash, files_hash),
         }
         return (*named, *(f"other {name}" for name, (old, new) in hashes.items() if old not in ("", new)))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a model is asked: on a task, under templates (name -> hash), with demonstrations, as chat or not."""
+
+    task: str
+    templates: Mapping[str, str]
+    shots: tuple[int, ...]
+    chat: bool
+    system: str = "system"
+
+    def differs(self, card: AdapterCard) -> str:
+        """Return in words how this differs from an adapter's training; empty where the trained form is asked too."""
+        found: list[tuple[str, str]] = []
+        if card.settings.chat != self.chat:
+            found.append(("as chat", "as plain text") if card.settings.chat else ("as plain text", "as chat"))
+        system = card.settings.system
+        if self.chat and card.settings.chat and system != self.system:
+            found.append((f"with the instruction in the {system}'s turn", f"in the {self.system}'s"))
+        if card.task and self.task not in card.task.split(", "):
+            found.append((f"on task {card.task}", f"on {self.task}"))
+        elif card.template and not self.templates.keys() & set(card.template.split(", ")):
+            found.append((f"with template {card.template}", f"with {', '.join(self.templates)}"))
+        elif changed := self._changed(card):
+            found.append((f"with another version of template {changed}", "with the file as it is now"))
+        if card.demonstrations and not any(self.shots):
+            found.append((f"with up to {card.demonstrations} demonstrations", "without any"))
+        if card.template and not card.demonstrations and 0 not in self.shots:
+            found.append(("without demonstrations", f"with {' and '.join(map(str, self.shots))}"))
+        then, now = (", ".join(words) for words in zip(*found, strict=True)) if found else ("", "")
+        return f"was trained {then}, and is asked {now}" if found else ""
+
+    def _changed(self, card: AdapterCard) -> str:
+        hashes = card.template_hash.split(", ")
+        trained = [name for name in card.template.split(", ") if name in self.templates]
+        return next((name for name in trained if card.template_hash and self.templates[name] not in hashes), "")
+
+
+def warn_of_other_form(model: str, asked: Asked, card: AdapterCard | None = None) -> None:
+    """Warn, in one line, where a model that promptkit trained is asked in another form than it was trained in.
+
+    The form is that of its own card unless one is given.
+    """
+    card = card or card_of(model)
+    if card and (differs := asked.differs(card)):
+        warnings.warn(f"{model}: {differs}", PromptkitWarning, stacklevel=3)
 
 
 @dataclass(frozen=True, slots=True)

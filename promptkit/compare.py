@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.adapter import card_of
+from promptkit.adapter import Asked, TrainingOptions, card_of, warn_of_other_form
 from promptkit.curves import draw_curves
+from promptkit.effects import Scene, check_effects, check_seeds_of_runs
 from promptkit.evaluate import Scorer, hash_records
 from promptkit.identity import Identity, name_model
 from promptkit.ledger import keep_ledger
 from promptkit.local import Data
 from promptkit.origin import describe_origin
-from promptkit.plan import SKIP, CompareSettings, Step, bind_templates, choose_methods, keep_fitting, plan_steps
+from promptkit.plan import (
+    METHODS,
+    NO_RETRIEVAL,
+    SKIP,
+    CompareSettings,
+    Step,
+    bind_templates,
+    choose_methods,
+    keep_fitting,
+    plan_steps,
+)
 from promptkit.prices import Prices, load_prices
 from promptkit.readings import show_rows
 from promptkit.splits import Splits, hash_one_file, load_splits, note_unlearned
 from promptkit.store import Made, Run, default_folder
 from promptkit.summary import group_runs, summarize
 from promptkit.task import Task, load_task
+from promptkit.template import BoundTemplate
 from promptkit.work import Track, Trainer, Work, default_scorer, default_trainer, load
 
 if TYPE_CHECKING:
@@ -41,6 +53,7 @@ def compare(
     track: Track | None = None,
     prices: Prices | str | Path | None = None,
     rows: bool = False,
+    explicit: Collection[str] = (),
     **settings: Any,
 ) -> dict[str, Any]:
     """Compare ways of using a model on one task, and return the object that `--json` prints.
@@ -60,9 +73,13 @@ def compare(
     asked_for = CompareSettings(**settings)
     chosen = asked_for.scored
     prices = load_prices(prices) if isinstance(prices, str | Path) else prices
+    if chosen.methods:
+        _check_settings(chosen, chosen.methods, explicit)
     bounds = bind_templates(task, chosen.templates, system=chosen.system)
     loaded = load(model, chosen.dtype, device, trust_remote_code)
     methods = choose_methods(task, chosen, bounds, loaded)
+    _check_settings(chosen, methods, explicit)
+    warn_of_other_form(loaded.name, _describe_asked(task, chosen, methods, bounds))
     splits = load_splits(
         task,
         data=data,
@@ -101,6 +118,29 @@ def compare(
     return result
 
 
+def _describe_asked(
+    task: Task, settings: CompareSettings, methods: Sequence[str], bounds: Sequence[BoundTemplate]
+) -> Asked:
+    """Return in which form the model is asked, over all methods."""
+    templates = {bound.template.name: bound.template.hash for bound in bounds if _takes(methods, bound)}
+    zero = any(not method.startswith("few-shot") for method in methods)
+    few = settings.few if any(method.startswith("few-shot") for method in methods) else ()
+    return Asked(task.name, templates, (*([0] if zero else []), *few), settings.chat, settings.system)
+
+
+def _takes(methods: Sequence[str], bound: BoundTemplate) -> bool:
+    return any(METHODS[method] == bound.template.is_cot for method in methods)
+
+
+def _check_settings(settings: CompareSettings, methods: Sequence[str], explicit: Collection[str]) -> None:
+    """Raise PromptkitError for a setting that changes nothing beside these methods, and for seeds that run out."""
+    check_seeds_of_runs(methods, settings.seed, settings.seeds)
+    by_name = {name: getattr(settings, name) for name in ("shots", "train_sizes", "overlong", "kind")}
+    retrieves = settings.retrieval != NO_RETRIEVAL
+    scene = Scene(methods, retrieves=retrieves, learns_shown=not settings.train_sizes, **by_name)
+    check_effects(explicit, scene)
+
+
 def _may_know(model: Model, data: Data | None) -> bool:
     """Return whether the model may have been trained on a part of the one file that it is to be tested on."""
     card = card_of(model.name)
@@ -135,5 +175,6 @@ def _asked(task: Task, settings: CompareSettings, splits: Splits, model: Model, 
 def _given(settings: CompareSettings) -> dict[str, Any]:
     """Return the settings, less those that change nothing where they are empty."""
     empty = asdict(CompareSettings())
-    quiet = {"calibrate", "train_sizes", "retrieval", "samples", "temperature", "top_p", "memory", "system"}
+    quiet = {field.name for field in fields(TrainingOptions)} - {"rank", "epochs", "learning_rate"}
+    quiet |= {"calibrate", "train_sizes", "retrieval", "samples", "temperature", "top_p", "memory", "system"}
     return {key: value for key, value in asdict(settings).items() if key not in quiet or value != empty[key]}

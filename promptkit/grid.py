@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from promptkit.adapter import BATCH_SIZE, EPOCHS
+from promptkit.adapter import TrainingOptions
 from promptkit.build import default_selection
+from promptkit.effects import Scene, check_effects
 from promptkit.errors import DataError, PromptkitError, SelectionError, nearest
 from promptkit.evaluate import Condition, hash_records
 from promptkit.files import LARGEST_SOURCE, is_there, read_input
@@ -61,7 +62,7 @@ _MOST_ORDERS = 720
 
 
 @dataclass(frozen=True)
-class StudySettings:
+class StudySettings(TrainingOptions):
     """What a study varies and what it holds fixed. Every combination of the axes is a cell.
 
     Axes: `methods`; `templates` (names or globs; per family where a mapping); `formats` (`own`, formats as
@@ -101,9 +102,6 @@ class StudySettings:
     overlong: str = "error"
     batch_tokens: int | None = None
     memory: int | None = None
-    rank: int = 8
-    epochs: int = EPOCHS
-    learning_rate: float | None = None
     budget: int | str | None = None
     strategy: str = "halving"
     reference: str = ""
@@ -122,7 +120,8 @@ class StudySettings:
                 )
         if self.seed < 0:
             raise PromptkitError(f"seed is {self.seed}; it must be 0 or more")
-        for name in ("draws", "seeds", "epochs", "rank", "limit", "train_limit"):
+        self.check_training()
+        for name in ("draws", "seeds", "limit", "train_limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise PromptkitError(f"{name} is {value}; it must be 1 or more")
@@ -136,6 +135,12 @@ class StudySettings:
             parse_labels(name)
         for name in self.rationales:
             parse_rationale(name)
+
+
+def describe_scene(settings: StudySettings) -> Scene:
+    """Return what decides which of a study's settings matter."""
+    names = ("methods", "shots", "train_sizes", "models", "budget", "overlong")
+    return Scene(**{name: getattr(settings, name) for name in (*names, "kind")})
 
 
 def find_presets() -> dict[str, Path]:
@@ -177,7 +182,7 @@ def _read_preset(preset: str | Path) -> dict[str, Any]:
             reason = error.errors()[0]["msg"].removeprefix("Input ")
             raise PromptkitError(f"{path}: {key} is {value!r}; it {reason}") from error
     try:
-        StudySettings(**read)
+        check_effects(read, describe_scene(StudySettings(**read)))
     except PromptkitError as error:
         raise PromptkitError(f"{path}: {error}") from error
     return read
@@ -340,10 +345,8 @@ def _lora_points(settings: StudySettings, splits: Splits, base: Condition) -> It
                 "rows": hash_records(rows),
                 "validation": hash_records(validation) if validation else None,
                 **judge_spec(base.bound.task, validation),
-                "rank": settings.rank,
                 "epochs": epochs,
-                "learning_rate": settings.learning_rate,
-                "batch_size": BATCH_SIZE,
+                **settings.spec(),
             }
             place = {"k": "0", "train-size": str(size), "seed": str(seed)}
             yield Point(base, rows, validation, size == sizes[-1], seed, epochs, spec, factors=place)

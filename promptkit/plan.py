@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from promptkit.adapter import BATCH_SIZE, EPOCHS
+from promptkit.adapter import TrainingOptions
 from promptkit.build import default_selection
 from promptkit.errors import (
     DataError,
@@ -49,7 +49,7 @@ RETRIEVAL, NO_RETRIEVAL = "bm25", "none"
 
 
 @dataclass(frozen=True)
-class CompareSettings:
+class CompareSettings(TrainingOptions):
     """What a comparison runs. With the task, the data and the model it decides every figure.
 
     `methods` and `templates` left empty mean all that fit. `draws` are draws of choice and order per
@@ -79,9 +79,6 @@ class CompareSettings:
     retrieval: str | None = None
     chat: bool = False
     system: str = "system"
-    rank: int = 8
-    epochs: int = EPOCHS
-    learning_rate: float | None = None
     dtype: str = "float32"
     overlong: str | None = None
     batch_tokens: int | None = None
@@ -98,9 +95,8 @@ class CompareSettings:
                 raise PromptkitError(f"unknown method {method!r}; known: {known}.{nearest(method, METHODS)}")
         if self.seed < 0:
             raise PromptkitError(f"seed is {self.seed}; it must be 0 or more")
-        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
-            raise PromptkitError(f"learning rate is {self.learning_rate}; it must be a number above 0")
-        for name in ("draws", "seeds", "epochs", "rank"):
+        self.check_training()
+        for name in ("draws", "seeds"):
             if getattr(self, name) < 1:
                 raise PromptkitError(f"{name} is {getattr(self, name)}; it must be 1 or more")
         for name in ("limit", "train_limit", "memory"):
@@ -385,10 +381,8 @@ def _training_steps(settings: CompareSettings, selection: str, base: Condition, 
                 "rows": hash_records(rows),
                 "validation": None if by_size else hash_records(validation),
                 **judge_spec(base.bound.task, validation),
-                "rank": settings.rank,
                 "epochs": epochs,
-                "learning_rate": settings.learning_rate,
-                "batch_size": BATCH_SIZE,
+                **settings.spec(),
             }
             weight = 100 + 2 * len(rows) * epochs
             yield Step(base, tuple(rows), tuple(validation), whole, seed, epochs, spec, weight)

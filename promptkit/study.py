@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptkit.adapter import Asked, warn_of_other_form
 from promptkit.data import load_records
+from promptkit.effects import check_effects, check_seeds_of_runs
 from promptkit.errors import DataError, PromptkitError, TemplateError
 from promptkit.evaluate import Progress, Scorer, evaluate_together, hash_records
-from promptkit.grid import Point, StudySettings, describe_settings, load_settings, load_templates, plan_grid
+from promptkit.grid import (
+    Point,
+    StudySettings,
+    bind_ways,
+    describe_scene,
+    describe_settings,
+    load_settings,
+    load_templates,
+    plan_grid,
+)
 from promptkit.identity import Identity, complete, name_model
 from promptkit.local import Data
 from promptkit.meter import Meter
@@ -48,6 +59,7 @@ def study(
     scorer: Scorer | None = None,
     trainer: Trainer | None = None,
     track: Track | None = None,
+    explicit: Collection[str] = (),
     **settings: Any,
 ) -> dict[str, Any]:
     """Run a grid of conditions on one task, and return the object that `--json` prints.
@@ -66,14 +78,19 @@ def study(
     """
     task = task if isinstance(task, Task) else load_task(task)
     asked = load_settings(preset, **settings)
+    check_effects(explicit, describe_scene(asked))
+    check_seeds_of_runs(asked.methods, asked.seed, asked.seeds)
     budget = check_budget(asked, workers)
     identity = Identity.of(scorer, trainer)
     if workers > 1 and identity.settings:
         raise PromptkitError("several workers score and train with promptkit's own; leave `workers` out")
     models = asked.models or (model if isinstance(model, str) else complete(model),)
+    form = _describe_asked(task, asked)
+    for each in models:
+        warn_of_other_form(each if isinstance(each, str) else each.name, form)
     plan = Study(task, asked, data, out, device, models, identity, trust_remote_code)
     if dry_run:
-        return plan.forecast()
+        return plan.forecast(budget)
     track = track or (lambda name: lambda done, total: None)
     if budget:
         return plan.spend(budget, scorer or default_scorer(), track)
@@ -232,12 +249,13 @@ class Study:
         self.run.finish("study.json", json.dumps(whole, indent=1).encode() + b"\n")
         return whole
 
-    def forecast(self) -> dict[str, Any]:
+    def forecast(self, budget: Budget | None = None) -> dict[str, Any]:
         """Return what the study will take: cells, those on the records of other tests too, tokens and minutes.
 
         Of every kind of cell that is missing (template, method, number of demonstrations) a few records are scored,
         first few and then more, which tells the part that all records share from the part of each. Minutes are of
         this machine as it is now; trainings are counted, and neither they nor order searches are in tokens and minutes.
+        Of a `budget` they are its share of the grid's calls.
         """
         cells = trainings = 0
         tokens = seconds = 0.0
@@ -252,10 +270,14 @@ class Study:
                     one = _time_bundle(loaded, splits, alike[0])
                     tokens += one[0] * len(alike)
                     seconds += one[1] * len(alike)
+        calls = cells * len(self.splits.test)
+        share = _find_share(budget, calls, seconds) if budget else 1.0
+        tokens, seconds = share * tokens, share * seconds
         return {
             "task": self.task.name,
             "cells": cells,
             "trainings": trainings,
+            **({"calls": round(share * calls), "of_calls": calls} if budget else {}),
             "tokens_computed": round(tokens),
             "minutes": round(seconds / 60, 1),
             "run": str(self.run.folder),
@@ -391,6 +413,21 @@ def _hash(model: Model | str) -> str:
     from promptkit.models.source import hash_model
 
     return hash_model(model) if isinstance(model, str) else model.hash
+
+
+def _find_share(budget: Budget, calls: int, seconds: float) -> float:
+    """Return which part of a grid a budget pays for, of so many calls and seconds."""
+    part = budget.calls / calls if budget.calls else (budget.seconds or 0.0) / max(seconds, 1e-9)
+    return min(1.0, part)
+
+
+def _describe_asked(task: Task, settings: StudySettings) -> Asked:
+    """Return in which form the models are asked, over all cells."""
+    templates = {bound.template.name: bound.template.hash for bound, _ in bind_ways(task, settings)}
+    few = any(method.startswith("few-shot") for method in settings.methods)
+    zero = any(not method.startswith("few-shot") for method in settings.methods)
+    shots = (*([0] if zero else []), *(settings.shots if few else ()))
+    return Asked(task.name, templates, shots, settings.chat, settings.system)
 
 
 def _bundle_up(points: Sequence[Point]) -> list[list[Point]]:

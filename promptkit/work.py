@@ -56,13 +56,8 @@ def default_trainer() -> Trainer:
 class Settings(Protocol):
     """What scoring and training must know beside the steps."""
 
-    @property
-    def rank(self) -> int:
-        """The rank of the adapters."""
-
-    @property
-    def learning_rate(self) -> float | None:
-        """That of the adapters; None for one by the width of the model."""
+    def arguments(self) -> dict[str, Any]:
+        """How adapters are trained: arguments of `train`."""
 
     @property
     def overlong(self) -> str | None:
@@ -170,8 +165,7 @@ class Work:
             adapter = self.trainer(
                 self.model,
                 pairs,
-                rank=self.settings.rank,
-                learning_rate=self.settings.learning_rate,
+                **self.settings.arguments(),
                 epochs=step.epochs,
                 seed=step.seed,
                 validation=validation or None,

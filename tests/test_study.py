@@ -237,6 +237,15 @@ def test_a_dry_run_counts_and_computes_nothing(small: Model) -> None:
     assert study("films", model=small.name, dry_run=True, **GRID)["tokens_computed"] == 0
 
 
+def test_a_dry_run_keeps_to_its_budget(small: Model) -> None:
+    """Calls, tokens and minutes are those that a budget pays for, of all that the grid would take."""
+    grid: dict[str, Any] = {"model": small.name, "data": "data", "shots": (1,), "draws": 3, "dry_run": True}
+    whole, part = study("films", **grid), study("films", **grid, budget=9)
+    assert (part["calls"], part["of_calls"]) == (9, 6 * whole["cells"])
+    assert part["tokens_computed"] == pytest.approx(whole["tokens_computed"] * 9 / part["of_calls"], abs=1)
+    assert study("films", **grid, budget="10h")["calls"] == part["of_calls"]
+
+
 def test_a_dry_run_is_words_or_with_json_one_object(small: Model) -> None:
     """The verb says in words what `--json` gives as numbers."""
     words = ["study", "films", "--model", small.name, "--data", "data", "--limit", "4", "-k", "2", "--dry-run"]

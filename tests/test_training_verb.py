@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 
 from promptkit.adapter import read_card
 from promptkit.cli.main import cli
-from promptkit.errors import TrainError
+from promptkit.errors import PromptkitWarning, TrainError
 from promptkit.task import load_task
 from promptkit.train import precision, reporting, train
 from promptkit.train.batches import encode_pairs, read_pairs
@@ -32,6 +33,16 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The folder of a small random model; nothing says that several processes were launched."""
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     return saved(model(window=256), tmp_path / "base").name
+
+
+def warned(*words: str) -> list[str]:
+    """Run a command, and return the notes on stderr and the warnings that `main` would print there."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PromptkitWarning)
+        done = CliRunner().invoke(cli, [*words], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    return [*notes, *(str(each.message) for each in caught if each.category is PromptkitWarning)]
 
 
 @pytest.fixture
@@ -97,6 +108,55 @@ def test_labels_without_a_training_row_are_said(base: str, project: Project) -> 
         done = CliRunner().invoke(cli, words, catch_exceptions=False)
         lines.append([line for line in done.stderr.splitlines() if "no training row has the label 'positive'" in line])
     assert [len(found) for found in lines] == [1, 1, 1, 1, 1]
+
+
+def test_an_adapter_is_asked_as_it_was_trained(learn: Callable[..., dict[str, Any]], project: Project) -> None:
+    """`score` and `show` follow the card unless told otherwise; what differs is one line that names both forms."""
+    project.write("templates/films/short.jinja", TEMPLATE.replace("Text: ", "T: "))
+    adapter = learn(chat=True, templates=["short"], out="made/a")["adapter"]
+    common = ["films", "--data", "data", "--model", adapter]
+
+    def err(*words: str) -> list[str]:
+        return [line for line in warned(*words) if adapter in line]
+
+    followed = f"note: {adapter} is asked as it was trained, with template films/short and chat turns"
+    for verb in ("score", "show"):
+        assert err(verb, *common) == [followed]
+    assert err("score", *common, "--chat", "--template", "short") == []
+    assert err("score", *common, "--plain", "--template", "plain") == [
+        f"{adapter}: was trained as chat, with template films/short, and is asked as plain text, with films/plain"
+    ]
+    plain = f"{adapter}: was trained as chat, with template films/short, and is asked as plain text"
+    for verb, *more in (("compare", "--methods", "zero-shot", "--json"), ("study", "--methods", "zero-shot", "--json")):
+        (line,) = err(verb, *common, *more)
+        assert line.startswith(plain)
+    assert not err("compare", *common, "--methods", "zero-shot", "--json", "--chat", "--template", "short")
+    (line,) = err("score", *common, "-k", "2")[1:]
+    assert line.endswith("was trained without demonstrations, and is asked with 2")
+    few = learn(templates=["plain"], out="made/few")["adapter"]
+    project.write("templates/films/plain.jinja", TEMPLATE.replace("Text: ", "Film: "))
+    (line,) = [line for line in warned("score", "films", "--data", "data", "--model", few) if "trained" in line]
+    assert "was trained with another version of template films/plain, and is asked with the file as it is now" in line
+
+
+def test_rows_are_asked_as_an_adapter_was_trained(learn: Callable[..., dict[str, Any]], project: Project) -> None:
+    """Rows with turns are asked in chat; those without, and those of another template, are one line."""
+    adapter = learn(chat=True, out="made/a")["adapter"]
+    row: dict[str, Any] = {"prompt": "Text: a", "choices": [" negative", " positive"]}
+    turns = [{"role": "user", "content": "Text: a"}]
+    lines = []
+    for name, more in (
+        ("chat", {"messages": turns}),
+        ("plain", {}),
+        ("other", {"template": "films/b", "task": "films"}),
+    ):
+        project.write(f"{name}.jsonl", json.dumps({**row, **more}) + "\n")
+        lines.append([line.split(adapter)[1] for line in warned("score", f"{name}.jsonl", "--model", adapter)])
+    assert lines == [
+        [" is asked as it was trained, with chat turns"],
+        [": was trained as chat, and is asked as plain text"],
+        [": was trained as chat, with template films/plain, and is asked as plain text, with films/b"],
+    ]
 
 
 def test_each_record_gets_a_template_by_its_seed(learn: Callable[..., dict[str, Any]], project: Project) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from promptkit.adapter import BATCH_SIZE, EPOCHS
 from promptkit.cli.options import (
     CHAT,
     DATA,
@@ -21,6 +20,7 @@ from promptkit.cli.options import (
     SYSTEM,
     TEMPLATE,
     TRAINED_DTYPE,
+    TRAINING,
     TRUST,
     Words,
     combine,
@@ -42,24 +42,7 @@ from promptkit.local import DataFiles
 )
 @positive("--train-limit", "Training records after a seeded shuffle, or the first pairs of a file. Default: all.")
 @click.option("--balance/--natural", default=False, help="As many records of each label, or as they are.")
-@click.option(
-    "--adapter-kind",
-    "kind",
-    type=click.Choice(["lora", "rslora", "dora", "pissa", "ia3"]),
-    default="lora",
-    show_default=True,
-    help="See docs/training.md.",
-)
-@positive("--rank", "Rank of the adapter. Default: 8.")
-@positive("--alpha", "Its scale. Default: 2 x rank.")
-@click.option("--dropout", type=float, default=0.0, help="On the adapter's input. Default: none.")
-@click.option("--targets", type=Words(), help="Layers to adapt, such as q_proj,v_proj. Default: all but the head.")
-@positive("--top-layers", "Adapt so many layers below the output. Default: all.")
-@positive("--epochs", "Passes over the training records.", EPOCHS)
-@positive("--batch-size", "Rows per step.", BATCH_SIZE)
-@positive("--micro-batch", "Rows computed at once, to save memory. Default: all of a step.")
-@click.option("--checkpointing", is_flag=True, help="Compute activations twice, to save memory.")
-@click.option("--learning-rate", type=float, help="Default: by the width of the model.")
+@combine(*TRAINING)
 @click.option(
     "--probes",
     type=click.IntRange(min=0),

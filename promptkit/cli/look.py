@@ -25,6 +25,7 @@ from promptkit.cli.options import (
     shots,
 )
 from promptkit.cli.output import console, echo, print_json
+from promptkit.cli.sources import check_shown, follow_card
 
 
 @click.command()
@@ -40,7 +41,8 @@ def show(task: str, as_json: bool, **settings: Any) -> None:
     from promptkit.report.prompt_view import print_view
     from promptkit.verbs.showing import show_prompts
 
-    views = show_prompts(task, **settings)
+    check_shown(settings)
+    views = show_prompts(task, **follow_card(settings, task))
     if as_json:
         print_json({"task": task, "prompts": [asdict(view) for view in views]})
     else:

@@ -30,6 +30,7 @@ from promptkit.cli.options import (
     TASK,
     TEMPLATE,
     TRAIN_LIMIT,
+    TRAINING,
     Numbers,
     Words,
     combine,
@@ -37,7 +38,7 @@ from promptkit.cli.options import (
     shots,
 )
 from promptkit.cli.output import console, echo, print_json, print_result, print_rows, tracking, warn_of_notes
-from promptkit.cli.sources import for_rows, is_rows
+from promptkit.cli.sources import follow_card, for_rows, is_given, is_rows
 from promptkit.local import DataFiles
 
 
@@ -64,9 +65,7 @@ from promptkit.local import DataFiles
     "--retrieval", help="With --train-sizes: the selection that retrieves, or none. Default: bm25, or --selection."
 )
 @combine(TRAIN_LIMIT, SEED, SPLIT, CHAT, SYSTEM, DTYPE, DEVICE)
-@positive("--rank", "Rank of the LoRA adapters.", 8)
-@positive("--epochs", "Passes over the training records.", 3)
-@click.option("--learning-rate", type=float, help="Default: by the width of the model.")
+@combine(*TRAINING)
 @combine(OVERLONG_OR_SKIP, BATCH, MEMORY, CALIBRATE, *SAMPLING)
 @click.option("--prices", type=click.Path(), help="A TOML file of prices, to tell costs in money too.")
 @combine(OUT_RUN, JSON)
@@ -84,8 +83,11 @@ def compare(
     TASK is a name (see `promptkit list tasks`) or a TOML file. A run that was stopped goes on when the
     same command is given again.
     """
+    given = [name for name in settings if is_given(name)]
     with tracking() as track:
-        result = promptkit.compare(task, model=model, data=data, out=out, device=device, track=track, **settings)
+        result = promptkit.compare(
+            task, model=model, data=data, out=out, device=device, track=track, **settings, explicit=given
+        )
         result["figures"] = _figures(result)
     warn_of_notes(result)
     print_result(result, as_json)
@@ -106,7 +108,7 @@ def compare(
 @click.option("--orders", type=Words(), help="Of each choice: how many, all, names, or globale, locale:4. Default: 4.")
 @click.option("--train-sizes", type=Numbers(), help="LoRA on so many records each. Default: all.")
 @positive("--seeds", "LoRA runs.", 3)
-@positive("--epochs", "Passes over the training records.", 3)
+@combine(*TRAINING)
 @click.option("--models", type=Words(), help="Several models, in place of --model.")
 @click.option(
     "--test-on", "tests", multiple=True, help="Another task to test on too, TASK or TASK=DATA: out of domain."
@@ -127,7 +129,7 @@ def study(task: str, as_json: bool, **settings: Any) -> None:
     source = click.get_current_context().get_parameter_source
     given = {name: value for name, value in settings.items() if source(name) is not click.core.ParameterSource.DEFAULT}
     with tracking() as track:
-        result = promptkit.study(task, track=track, **given)
+        result = promptkit.study(task, track=track, explicit=[*given], **given)
     warn_of_notes(result)
     if as_json:
         return print_json(result)
@@ -168,11 +170,13 @@ def score(source: str, scores: bool, as_json: bool, **settings: Any) -> None:
     from promptkit.verbs.row_file import score_file
     from promptkit.verbs.scoring import score_task
 
+    given = [name for name in settings if is_given(name) and name != "shots"]
+    settings = follow_card(settings, source)
     with tracking() as track:
         if is_rows(source):
             result = score_file(source, track=track, **for_rows(settings, "score"))
         else:
-            result = score_task(source, track=track, **settings)
+            result = score_task(source, track=track, **settings, explicit=given)
     rows = result.pop("rows")
     if as_json:
         print_json({**result, "rows": rows} if scores else result)

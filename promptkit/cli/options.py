@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from promptkit.adapter import BATCH_SIZE, EPOCHS, KINDS
 from promptkit.errors import PromptkitError
 from promptkit.labels import READINGS
 from promptkit.local import DataFiles
@@ -217,3 +218,24 @@ SAMPLING = (
 )
 OUT_RUN = click.option("--out", type=click.Path(), help="The run folder. Default: one in runs, by task and settings.")
 TRAIN_LIMIT = positive("--train-limit", "Training records (and pool for demonstrations) after a seeded shuffle.", 512)
+#: How an adapter is trained: the same in train, compare and study.
+TRAINING = (
+    click.option(
+        "--adapter-kind",
+        "kind",
+        type=click.Choice(KINDS),
+        default="lora",
+        show_default=True,
+        help="See docs/training.md.",
+    ),
+    positive("--rank", "Rank of the adapter. Default: 8."),
+    positive("--alpha", "Its scale. Default: 2 x rank."),
+    click.option("--dropout", type=float, default=0.0, help="On the adapter's input. Default: none."),
+    click.option("--targets", type=Words(), help="Layers to adapt, such as q_proj,v_proj. Default: all but the head."),
+    positive("--top-layers", "Adapt so many layers below the output. Default: all."),
+    positive("--epochs", "Passes over the training records.", EPOCHS),
+    positive("--batch-size", "Rows per step.", BATCH_SIZE),
+    positive("--micro-batch", "Rows computed at once, to save memory. Default: all of a step."),
+    click.option("--checkpointing", is_flag=True, help="Compute activations twice, to save memory."),
+    click.option("--learning-rate", type=float, help="Default: by the width of the model."),
+)

@@ -21,6 +21,7 @@ from promptkit.cli.options import (
     shots,
 )
 from promptkit.cli.output import echo, print_json, print_rows, tracking
+from promptkit.cli.sources import check_shown
 from promptkit.parsing import parse_whole
 
 
@@ -88,9 +89,11 @@ def build(source: str, kind: str | None, as_json: bool, **settings: Any) -> None
 
     With --out, pairs have a manifest beside them, FILE.manifest.json, that makes the same file again.
     """
-    from promptkit.verbs.building import build_rows, choose_kind, recall_export
+    from promptkit.verbs.building import build_rows, choose_kind, is_task, recall_export
 
     kind, given = choose_kind(source, kind), _given(settings)
+    if is_task(source):
+        check_shown(settings)
     export = take_export({**settings, **recall_export(source, given)}, kind, source)
     asked = {name: value for name, value in given.items() if name not in _LAYOUT}
     with tracking() as track:

@@ -63,6 +63,8 @@ def print_forecast(result: Result, console: Console) -> None:
     """Print what a study will take: the object of `--dry-run`."""
     takes = f"{result['tokens_computed']:,} tokens, {result['minutes']:,.1f} minutes on this machine"
     print_lines(console, [f"{result['task']} · {count_of(result['cells'], 'cell')}"], style="bold")
+    if "calls" in result:
+        print_lines(console, [f"{result['calls']:,} of {result['of_calls']:,} calls, as --budget says"])
     print_lines(console, ["", f"To score what the run folder does not hold yet: about {takes}."])
     print_lines(console, [f"Trainings ({result['trainings']:,}) and order searches are in neither figure."])
     console.print()

@@ -14,6 +14,7 @@ from peft.utils.constants import (
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from transformers.pytorch_utils import Conv1D
 
+from promptkit.adapter import RANK
 from promptkit.errors import TrainError, nearest
 
 if TYPE_CHECKING:
@@ -25,13 +26,6 @@ ALL_LINEAR = "all-linear"
 # Where peft refuses layers that such networks do not call but read the weights of.
 _STATE_SPACE = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
 _UNADAPTABLE = {"out_proj", "conv1d"}
-RANK = 8
-
-
-def check_kind(kind: str, rank: int | None, alpha: int | None, dropout: float) -> None:
-    """Raise TrainError where IA3, which scales activations, is given what only low-rank adapters have."""
-    if kind == "ia3" and (rank is not None or alpha is not None or dropout):
-        raise TrainError("training: an ia3 adapter has no rank, alpha or dropout; leave them out")
 
 
 def default_rank(kind: str) -> int | None:

@@ -25,6 +25,7 @@ from promptkit.adapter import (
     AdapterCard,
     TrainResult,
     TrainSettings,
+    check_kind,
     refuse_existing,
     write_adapter,
 )
@@ -40,7 +41,6 @@ from promptkit.train.collation import Collation, choose_collation
 from promptkit.train.judge import Course, Judge, Steps, read_labelled
 from promptkit.train.kinds import (
     ALL_LINEAR,
-    check_kind,
     default_alpha,
     default_rank,
     default_targets,

@@ -82,6 +82,11 @@ def choose_kind(source: str, kind: str | None) -> str:
     return kind or (PROMPTS if name == TASK else PAIRS)
 
 
+def is_task(source: str) -> bool:
+    """Return whether a source is a task rather than a mixture or a manifest."""
+    return _name_source(source) == TASK
+
+
 def _name_source(source: str) -> str:
     return MIXTURE if is_mixture(source) else MANIFEST if is_manifest(source) else TASK
 

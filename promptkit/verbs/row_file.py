@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from promptkit.adapter import Asked, card_of, warn_of_other_form
 from promptkit.cost import Cost, Meter
 from promptkit.errors import DataError, PromptkitError
 from promptkit.evaluate import LOW_MASS, LOW_MASS_MEANS, prediction_row, right_answers, summarize_predictions
@@ -60,6 +61,13 @@ def score_file(
         raise DataError(f"{source}: no rows; one object with `prompt` and `choices` per line is expected")
     names = choose_readings(calibrate, refuse_rows(prompts) if calibrate else {})
     prompts = keep_needed(prompts, names)
+    templates = {prompt.template: prompt.template_hash for prompt in prompts if prompt.template}
+    tasks = {prompt.task for prompt in prompts}
+    shots = tuple({len(prompt.demonstration_ids) for prompt in prompts})
+    card = card_of(model)
+    if card and not (templates and len(tasks) == 1):  # rows that do not say are asked in nobody's template
+        card = card.model_copy(update={"task": "", "template": "", "demonstrations": 0})
+    warn_of_other_form(model, Asked(", ".join(tasks), templates, shots, chat, system), card)
     loaded = load_model(model, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     asked = {"batch_tokens": batch_tokens, "memory": memory}
     options = {**sampling, **{name: value for name, value in asked.items() if value is not None}}
