@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from promptkit.adapter import TrainingOptions
 from promptkit.build import default_selection
-from promptkit.effects import Scene, check_effects
+from promptkit.effects import TRAINING, Scene, check_effects
 from promptkit.errors import DataError, PromptkitError, SelectionError, nearest
 from promptkit.evaluate import Condition, hash_records
 from promptkit.files import LARGEST_SOURCE, is_there, read_input
@@ -182,7 +182,8 @@ def _read_preset(preset: str | Path) -> dict[str, Any]:
             reason = error.errors()[0]["msg"].removeprefix("Input ")
             raise PromptkitError(f"{path}: {key} is {value!r}; it {reason}") from error
     try:
-        check_effects(read, describe_scene(StudySettings(**read)))
+        axes = read.keys() - set(TRAINING)  # how adapters are trained may be for methods that the command line names
+        check_effects(axes, describe_scene(StudySettings(**read)))
     except PromptkitError as error:
         raise PromptkitError(f"{path}: {error}") from error
     return read
