@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import datetime
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+from jinja2.exceptions import SecurityError
 
 from promptkit.chat_sandbox import ChatTemplate
 from promptkit.errors import ModelError, TemplateError
@@ -25,6 +28,7 @@ CLOCK = datetime.datetime(2024, 7, 26, 12, 0, 0)
 _OTHER_CLOCK = datetime.datetime(2001, 11, 9, 23, 41, 17)
 #: The settings of templates that would otherwise open a block of thoughts.
 _SETTINGS = {"enable_thinking": False}
+_SECONDS = 2.0  # for one prompt: the check renders some, and a template that is sound takes a thousandth of that
 _PLAIN = "use plain prompts (--plain)"
 _THOUGHTS = r"(?:think|thought|reason|reflection|scratchpad|analysis)"
 _OPENING = re.compile(
@@ -33,6 +37,10 @@ _OPENING = re.compile(
 _CLOSING = re.compile(rf"<(?:/|\|?/?end)[^<>\s]*{_THOUGHTS}[^<>\s]*>|\[/THINK\]|<channel\|>|<\|end\|>", re.IGNORECASE)
 #: What a content may hold and a template might trim, collapse, escape or split.
 _WORDS = "Turn {number}: a <b> & 'b' \"c\", {{{{ d }}}}  100 %\n\n\te é 🙂 \\n [f] end {number}."
+
+
+class _TooMuchError(ModelError):
+    """A chat template does what the sandbox refuses, or too much of it: nothing is tried with it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +121,8 @@ class Chat:
         """Return where answers stand behind turns of these roles; raises ModelError for what is lost."""
         try:
             return self._find_place(roles)
+        except _TooMuchError:
+            raise
         except ModelError as error:
             if not self._parts and not self._places and (place := self._try_parts(roles)):
                 return place
@@ -211,11 +221,16 @@ class Chat:
     def _render(self, messages: Sequence[Message], *, answering: bool, clock: datetime.datetime = CLOCK) -> str:
         self._clock = clock
         turns = [{"role": message.role, "content": self._content(message)} for message in messages]
+        began = time.thread_time()
         try:
-            return self._template.render(turns, add_generation_prompt=answering, **self._special, **_SETTINGS)
+            text = self._template.render(turns, add_generation_prompt=answering, **self._special, **_SETTINGS)
         except TemplateError as error:
             roles = ", ".join(message.role for message in messages)
-            raise ModelError(f"{error} (asked for the turns {roles}); {_PLAIN}") from error
+            kind = _TooMuchError if isinstance(error.__cause__, SecurityError) else ModelError
+            raise kind(f"{error} (asked for the turns {roles}); {_PLAIN}") from error
+        if time.thread_time() - began > _SECONDS:
+            raise _TooMuchError(f"{self._who} takes more than {_SECONDS:g} s for one prompt; {_PLAIN}")
+        return text
 
     def _content(self, message: Message) -> Any:
         return [{"type": "text", "text": message.content}] if self._parts else message.content

@@ -266,6 +266,13 @@ def test_whatever_is_wrong_with_a_template_is_one_line(change: tuple[str, str], 
     assert "\n" not in str(caught.value)
 
 
+def test_a_template_that_takes_long_is_tried_once() -> None:
+    """One that the sandbox's limits end is refused by them, and not tried in other ways."""
+    own = encoder("{% for a in range(9000) %}{% for b in range(9000) %}{% endfor %}{% endfor %}" + CHATML)
+    with pytest.raises(ModelError, match=r"not allowed for one text: .* \(asked for the turns system, user\)"):
+        own.chat_prefix(TOLD)
+
+
 def test_a_text_that_the_template_cuts_is_named() -> None:
     """A template that cuts answers at a mark of its own is fine until a content has the mark."""
     own = encoder(QWEN_3)
