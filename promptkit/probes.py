@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 PROBES = 32
 #: Nats by which rounding may move a score, by number format. A choice that led by less has not changed its label.
 ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 2e-1}
+#: The sets of choices that are looked at before a training.
+_LOOKED_AT = 1000
 #: Nats per token by which a free text's score may move.
 MOVED = 0.1
 #: The packages whose releases may change what an adapter says.
@@ -137,6 +140,17 @@ def record_probes(model: Model, pairs: Sequence[Pair], *, chat: bool = False, co
     return _probes(model, _score(model, fitting))
 
 
+def check_choices(model: Model, pairs: Iterable[Pair], *, chat: bool) -> None:
+    """Raise DataError for choices that the tokenizer makes the same tokens of, before anything is trained on them.
+
+    One pair is looked at for each set of choices, of up to a thousand: records may bring choices of their own.
+    """
+    from promptkit.score import prompt_lengths
+
+    kinds = {(pair.template, pair.choices): pair for pair in pairs if pair.completion in pair.choices}
+    prompt_lengths(model, [_ask(pair, chat) for pair in itertools.islice(kinds.values(), _LOOKED_AT)], chat=chat)
+
+
 def ask_again(model: Model, probes: Probes) -> Verdict:
     """Score the probes with a model and compare what it says with what was recorded.
 
@@ -183,7 +197,8 @@ def _find_flip(probe: Probe, logprobs: Sequence[float], tokens: int, rounding: f
 
 def _ask(pair: Pair, chat: bool) -> Prompt:
     choices = pair.choices if pair.completion in pair.choices else (pair.completion,)
-    return Prompt(pair.id, "" if chat else pair.prompt, choices, None, pair.messages if chat else ())
+    text, messages = ("", pair.messages) if chat else (pair.prompt, ())
+    return Prompt(pair.id, text, choices, None, messages, template=pair.template)
 
 
 def _fitting(model: Model, prompts: Sequence[Prompt], chat: bool) -> Iterator[Prompt]:

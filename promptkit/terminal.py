@@ -73,6 +73,6 @@ def make_console(*, stderr: bool = False) -> Console:
             return [Visible(each) for each in renderables]
 
     stream: Any = _Unguarded(sys.stderr if stderr else sys.stdout)
-    console = Console(file=stream, markup=False, highlight=False, emoji=False)
+    console = Console(file=stream, stderr=stderr, markup=False, highlight=False, emoji=False)
     console.push_render_hook(Hook())
     return console

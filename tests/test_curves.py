@@ -85,7 +85,11 @@ def runs_of(shares: Sequence[float]) -> list[Finished]:
     return [
         Finished(
             Condition("lora", bound),
-            {"predictions": [{"label": 1, "predicted": int(item < 100 * share)} for item in range(100)]},
+            {
+                "predictions": [
+                    {"label": 1, "predicted": int(item < 100 * share), "logprobs": [-1.0, -1.0]} for item in range(100)
+                ]
+            },
             Cost(),
             seed,
         )

@@ -212,7 +212,7 @@ def test_updates_of_muon_are_nearly_orthogonal() -> None:
 def test_sentences_of_other_sets_tests_are_not_trained_on(tmp_path: Path) -> None:
     """A training sentence that stands in any test split, or in mpqa at all, is left out, case and marks aside."""
     for name in REAL:
-        columns = ("text", "coarse_label", "NUM") if name == "trec" else ("sentence", "label", 1)
+        columns = ("text", "coarse_label", "NUM") if name == "trec" else ("sentence", "label", 0)
         _write_rows(tmp_path / name / "train.jsonl", columns, [f"Only in {name}.", "It shines !", "a fine idea"])
     _write_rows(tmp_path / "mr" / "test.jsonl", ("sentence", "label", 0), ["it shines"])
     _write_rows(tmp_path / "mpqa" / "train.jsonl", ("sentence", "label", 0), ["a fine idea"])

@@ -170,9 +170,10 @@ def _name_modules(network: PreTrainedModel, config: PeftConfig, folder: Folder) 
         for name in [given] if isinstance(given, str) else given:
             if not _PLAIN.fullmatch(str(name)):
                 raise ModelError(f"{folder.file}: {key} has {name!r:.100}: expected the name of a module")
+    weights = [name for name, _ in network.named_parameters()]  # experts that are one weight have a rank of their own
     for key, value in vars(config).items():
         if key.endswith("_pattern") and isinstance(value, dict):
-            setattr(config, key, _name_keys(folder, key, value, names))
+            setattr(config, key, _name_keys(folder, key, value, [*names, *weights]))
 
 
 def _name_keys(folder: Folder, key: str, values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

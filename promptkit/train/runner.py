@@ -31,7 +31,7 @@ from promptkit.adapter import (
 )
 from promptkit.errors import TrainError
 from promptkit.models import quiet_transformers
-from promptkit.probes import PROBES, hash_tokenizer, installed_versions, record_probes
+from promptkit.probes import PROBES, check_choices, hash_tokenizer, installed_versions, record_probes
 from promptkit.prompt import TURN, check_system, message_rows
 from promptkit.splits import describe_unlearned
 from promptkit.store import versions
@@ -154,6 +154,7 @@ def train(
     if validation is not None:
         prompts = read_labelled(model, validation, chat=chat, system=system, metric=metric)
     rows = encode_pairs(model, lessons, chat=chat)
+    check_choices(model, lessons, chat=chat)
 
     def tell(path: Path, result: TrainResult, tokens: int, flops: float) -> Adapter:
         """Return what came of the training; its validation computed so many tokens with so many FLOPs."""
