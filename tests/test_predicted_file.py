@@ -22,7 +22,6 @@ from promptkit.models import Model
 from promptkit.score.calibration import choice_probabilities
 from promptkit.template import load_template
 from promptkit.train import train
-from promptkit.verbs.predicted_file import guard_cell
 from promptkit.verbs.predicting import Labeller
 from promptkit.verbs.unfinished import check_output
 from tests.conftest import TASK, Project
@@ -316,13 +315,13 @@ def test_a_broken_input_is_named(ending: str, out: str, network: Model, project:
     assert not Path(f"out.{out}.part").exists()
 
 
-def test_cells_that_a_spreadsheet_would_run() -> None:
-    """Text of our own gets an apostrophe in front; numbers stay numbers."""
-    assert [guard_cell(cell) for cell in ("=A1", "+a", "-b", "@c", "\td", "\re")] == [
-        "'=A1", "'+a", "'-b", "'@c", "'\td", "'\re",
-    ]  # fmt: skip
-    for cell in ("-5", "+1.5", "-1e-3", "a=b", "", "-.5"):
-        assert guard_cell(cell) == cell
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_a_carriage_return_in_a_text_ends_no_row(ending: str, network: Model, project: Project) -> None:
+    """A text of JSONL with any line end is one cell of the table, for whoever reads it."""
+    project.write("new.jsonl", json.dumps({"sentence": "fine\rfilm\nto see"}) + "\n")
+    labeller(network).label_into("new.jsonl", Path(f"out.{ending}"))
+    rows = read_table(f"out.{ending}", "\t" if ending == "tsv" else ",")
+    assert [row[rows[0].index("sentence")] for row in rows[1:]] == ["fine\rfilm\nto see"]
 
 
 def test_labels_that_look_like_formulas(network: Model, project: Project) -> None:

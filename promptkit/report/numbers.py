@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections import Counter
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from promptkit.csv_rows import make_row_writer, quote_formula
 from promptkit.report.source import Answers, Source, cells_by_condition, condition_of, name_conditions, varying_axes
 from promptkit.report.wording import FLOP, NOTHING, p_value, percent, percent_range, quantity
 
@@ -18,8 +18,6 @@ Result = Mapping[str, Any]
 
 #: Rows from which on a LaTeX table may break over pages.
 _LONG = 40
-_FORMULA = re.compile(r"[\t\r\n]|[\s'\"\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -359,11 +357,9 @@ def to_csv(numbers: Numbers) -> bytes:
         [part for column, value in zip(numbers.columns, row, strict=True) for part in _csv_values(column, value)]
         for row in numbers.rows
     )
-    plain, quoting = (
-        csv.writer(text, lineterminator="\n", quoting=each) for each in (csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC)
-    )
-    for cells in (names, *rows):  # a carriage return ends a row for whoever reads it, and Python does not quote it
-        (quoting if any("\r" in str(cell) for cell in cells) else plain).writerow(cells)
+    write_row = make_row_writer(text)
+    for cells in (names, *rows):
+        write_row(cells)
     return text.getvalue().encode("utf-8", "replace")
 
 
@@ -376,15 +372,6 @@ def _csv_values(column: Column, value: Any) -> list[Any]:
     if column.kind in _PAIRS:
         return ["", ""] if value is None else list(value)
     return ["" if value is None else quote_formula(value) if isinstance(value, str) else value]
-
-
-def quote_formula(text: str) -> str:
-    """Return text for a cell of a CSV file, with an apostrophe in front where a spreadsheet would run it.
-
-    That is text which begins with = + - or @, as such or full-width, also behind spaces and quotes, and text that
-    begins with a tab or a line end. A number stays as it is.
-    """
-    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def to_latex(numbers: Numbers) -> bytes:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
+from promptkit.csv_rows import make_row_writer, quote_formula
 from promptkit.errors import DataError
 from promptkit.files import GROUP_ROWS, Columns
 from promptkit.rows import Dialect, find_dialect, iterate_batches
@@ -23,16 +22,6 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 #: An input row with what is predicted of it.
 Answered = tuple[Row, Row]
-_RUNS = re.compile(r"[=+\-@\t\r]")
-_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
-
-
-def guard_cell(text: str) -> str:
-    """Return a cell that no spreadsheet runs as a formula: one that begins like one has an apostrophe in front.
-
-    Numbers stay numbers, with their sign.
-    """
-    return f"'{text}" if _RUNS.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 @dataclass(frozen=True)
@@ -119,7 +108,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return guard_cell(value)
+        return quote_formula(value)
     return repr(value) if isinstance(value, float) else orjson.dumps(value).decode()
 
 
@@ -137,15 +126,15 @@ def _write_table(
 ) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     put = _quoted(text, dialect) if dialect.quoting else _plain(text, dialect)
-    put(names, [guard_cell(fields.prefix + name) for name in fields.flat])
+    put(names, [quote_formula(fields.prefix + name) for name in fields.flat])
     for row, own in answered:
         put([_users_cell(row.get(name)) for name in names], fields.flatten(own))
     text.detach()
 
 
 def _quoted(text: io.TextIOWrapper, dialect: Dialect) -> Callable[[list[str], list[str]], object]:
-    writer = csv.writer(text, delimiter=dialect.delimiter, lineterminator=dialect.end)
-    return lambda cells, own: writer.writerow([*cells, *own])
+    write_row = make_row_writer(text, delimiter=dialect.delimiter, end=dialect.end)
+    return lambda cells, own: write_row([*cells, *own])
 
 
 def _plain(text: io.TextIOWrapper, dialect: Dialect) -> Callable[[list[str], list[str]], object]:
