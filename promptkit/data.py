@@ -15,7 +15,7 @@ from typing import Any
 
 from promptkit.errors import DataError, PatternError, PromptkitWarning, RecordError, nearest
 from promptkit.files import check_readable, is_there
-from promptkit.folders import check_inside, find_split, read_feature_names
+from promptkit.folders import check_data_inside, find_split, read_feature_names
 from promptkit.labels import LabelColumn, Reading, find_truths, match_class_name
 from promptkit.library import display_path
 from promptkit.local import Data, DataFiles, RowSets, as_data
@@ -537,12 +537,12 @@ def _find_files(task: Task, split: str, data: DataFiles | RowSets | None) -> lis
     beside = folder_beside(task)
     if beside is None or data is not None:
         return []
-    check_inside(beside, task.path.parent)
+    check_data_inside(task.path.parent, beside)
     own = str(_source_split(task, split))
     if not beside.is_dir():
         raise DataError(f"{display_path(beside)}: is a file, and `path` names a folder; give one file with --data")
     if not task.data.name and (file := _only_file(beside, own)):
-        check_inside(file, beside)
+        check_data_inside(beside, file)
         return [file]
     return find_split(beside, own, task.data.name)
 

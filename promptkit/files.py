@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import orjson
 
 from promptkit.errors import DataError, InputError, RunError
-from promptkit.library import real_path
+from promptkit.library import lies_in
 from promptkit.staging import MADE, give_name, make_place, sweep, take_back, write_journal
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ def check_inside(folder: Path, path: Path) -> None:
 
     Whatever is read or written in a folder that may be somebody else's goes through this.
     """
-    inside = real_path(folder)
-    if not real_path(path).is_relative_to(inside):
+    if not lies_in(path, folder):
         raise RunError(f"{path}: leads out of {folder} through a link; put the file itself there, or remove the link")
 
 

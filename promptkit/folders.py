@@ -9,7 +9,7 @@ from typing import Any
 
 from promptkit.errors import DataError, InputError
 from promptkit.files import is_there, open_input
-from promptkit.library import display_path, real_path
+from promptkit.library import display_path, lies_in, real_path
 from promptkit.rows import SUFFIXES
 
 #: The bytes of a README that are looked at.
@@ -34,7 +34,7 @@ def find_split(folder: Path, split: str, name: str | None = None) -> list[Path]:
             f"such as {split}.jsonl; put files such as train.jsonl there"
         )
     for path in found:
-        check_inside(path, folder)
+        check_data_inside(folder, path)
         if path.suffix not in SUFFIXES:
             raise DataError(
                 f"{display_path(path)}: unknown kind of file {path.suffix!r}; allowed: {', '.join(SUFFIXES)}"
@@ -42,9 +42,9 @@ def find_split(folder: Path, split: str, name: str | None = None) -> list[Path]:
     return found
 
 
-def check_inside(path: Path, folder: Path) -> None:
-    """Raise DataError for a file or folder that a link or `..` puts outside of the folder."""
-    if not real_path(path).is_relative_to(real_path(folder)):
+def check_data_inside(folder: Path, path: Path) -> None:
+    """Raise DataError for a file or folder of a task's data that a link or `..` puts outside of `folder`."""
+    if not lies_in(path, folder):
         raise DataError(
             f"{display_path(folder)}: {path.name} is a link to outside of the folder ({real_path(path)}), and a task's "
             "data are read from the folder alone; give what lies elsewhere with --data"
@@ -78,7 +78,7 @@ def _read_head(folder: Path) -> Mapping[str, Any]:
     path = folder / "README.md"
     if not is_there(path):
         return {}
-    check_inside(path, folder)
+    check_data_inside(folder, path)
     try:
         with open_input(path) as file:
             text = file.read(_MOST).decode("utf-8", "replace")

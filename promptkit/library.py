@@ -62,6 +62,11 @@ def real_path(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def lies_in(path: str | Path, folder: str | Path) -> bool:
+    """Whether a path leads to a place in a folder, or to the folder itself, in the end: behind all links and `..`."""
+    return real_path(path).is_relative_to(real_path(folder))
+
+
 def display_path(path: Path) -> str:
     """Return `path` as a user would type it: relative to the working directory where it lies below it."""
     try:

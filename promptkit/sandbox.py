@@ -22,7 +22,7 @@ from jinja2.loaders import split_template_path
 from promptkit.environment import Rewrite, Sandbox
 from promptkit.errors import TemplateError, nearest
 from promptkit.files import LARGEST_SOURCE, is_there, read_input
-from promptkit.library import display_path, real_path
+from promptkit.library import display_path, lies_in
 from promptkit.printing import check_printed
 
 # Jinja2's lexer turns every line ending into "\n". Carriage returns travel through it as these characters, which
@@ -75,7 +75,7 @@ class _TemplateFolders(jinja2.FileSystemLoader):
         if not found:
             raise jinja2.TemplateNotFound(template)
         filename = str(found[0])
-        if not any(real_path(found[0]).is_relative_to(real_path(folder)) for folder in self.searchpath):
+        if not any(lies_in(found[0], folder) for folder in self.searchpath):
             raise TemplateError(f"{template!r} leads outside the template folders")
         source = read_input(found[0], LARGEST_SOURCE).decode()  # the file's bytes are the prompt's
         if source.startswith("\ufeff"):

@@ -9,7 +9,7 @@ from typing import Any
 
 from promptkit.errors import DataError, RunError
 from promptkit.files import check_all_readable, is_there, read_input
-from promptkit.library import real_path
+from promptkit.library import lies_in
 from promptkit.parsing import parse_json_object
 from promptkit.rows import number_rows
 from promptkit.staging import sweep
@@ -86,7 +86,7 @@ def _check_parts(folder: Path) -> None:
     parts = parse_json_object(read_input(folder / _STATE)).get("_data_files")
     for part in parts if isinstance(parts, list) else ():
         name = part.get("filename") if isinstance(part, Mapping) else None
-        if not isinstance(name, str) or not real_path(folder / name).is_relative_to(real_path(folder)):
+        if not isinstance(name, str) or not lies_in(folder / name, folder):
             raise DataError(f"{folder / _STATE}: names {name!r:.200}, which is not a file in the folder")
 
 

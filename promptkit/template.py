@@ -20,7 +20,7 @@ from promptkit.environment import Rewrite, Sandbox
 from promptkit.errors import PatternError, PromptkitWarning, TemplateError, nearest
 from promptkit.files import is_there
 from promptkit.imports import Source, parse_all
-from promptkit.library import display_path, find_names, kept_file, real_path, search_folders
+from promptkit.library import display_path, find_names, kept_file, lies_in, real_path, search_folders
 from promptkit.limits import Budget
 from promptkit.record import Record
 from promptkit.sandbox import RENDER_ERRORS, explain_render_error, folder_loader, make_environment
@@ -334,7 +334,7 @@ def _locate(name: str) -> tuple[tuple[Path, ...], str, str]:
         if not is_there(path):
             raise TemplateError(f"{name}: no such template file; `promptkit list templates` shows the known names")
         for folder in folders:
-            if real_path(path).is_relative_to(real_path(folder)):
+            if lies_in(path, folder):
                 relative = real_path(path).relative_to(real_path(folder))
                 return folders, relative.as_posix(), relative.with_suffix("").as_posix()
         return (path.parent, *folders), path.name, path.with_suffix("").as_posix()

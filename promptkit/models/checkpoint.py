@@ -9,6 +9,7 @@ from typing import Any
 
 from promptkit.errors import ModelError
 from promptkit.files import open_input, read_input
+from promptkit.library import lies_in, real_path
 from promptkit.parsing import parse_json_object
 
 Shapes = dict[str, tuple[int, ...]]
@@ -165,25 +166,21 @@ def contents(folder: Path) -> str:
 
 def _check_place(folder: Path, path: Path) -> None:
     """Raise ModelError for a link to nothing, or out of the folder; the hub's cache links to its own blobs."""
-    real, root = os.path.realpath(path), os.path.realpath(folder)
+    real, root = real_path(path), real_path(folder)
     if not os.path.isfile(real):
         raise ModelError(f"{path}: a link to {os.readlink(path)!r}, which is no file: restore it, or remove the link")
-    if not any(_lies_in(real, home) for home in (root, *_find_blobs(Path(root)))):
+    if not any(lies_in(real, home) for home in (root, *_find_blobs(root))):
         raise ModelError(
             f"{path}: a link to {real}, outside of the model's folder: copy that file into the folder in its place"
         )
 
 
-def _find_blobs(root: Path) -> list[str]:
+def _find_blobs(root: Path) -> list[Path]:
     """Return where the hub's cache keeps what a snapshot's files link to: its repository's blobs, and all those."""
     repository = root.parent.parent
     if root.parent.name != "snapshots" or not repository.name.startswith("models--"):
         return []
-    return [str(repository / "blobs"), str(repository.parent / "blobs")]
-
-
-def _lies_in(real: str, home: str) -> bool:
-    return real.startswith(home.rstrip(os.sep) + os.sep)
+    return [repository / "blobs", repository.parent / "blobs"]
 
 
 def _check_pointer(path: Path) -> None:
@@ -315,12 +312,13 @@ def _flatten(value: object) -> Iterator[str]:
 def _check_tokenizer_config(path: Path) -> None:
     """Raise ModelError where a tokenizer's configuration names a file elsewhere, which would be read from there."""
     for key, value in read_object(path).items():
-        if key.endswith("_file") and isinstance(value, str) and os.path.isfile(value):
-            real = os.path.realpath(value)
-            if not _lies_in(real, os.path.realpath(path.parent)):
-                raise ModelError(
-                    f"{path}: {key} is {value!r:.200}, outside of the model's folder: leave that entry out"
-                )
+        if (
+            key.endswith("_file")
+            and isinstance(value, str)
+            and os.path.isfile(value)
+            and not lies_in(value, path.parent)
+        ):
+            raise ModelError(f"{path}: {key} is {value!r:.200}, outside of the model's folder: leave that entry out")
 
 
 def _say(error: Exception) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from promptkit.errors import RunError
 from promptkit.files import check_inside, check_readable, read_input
-from promptkit.library import real_path
+from promptkit.library import lies_in
 from promptkit.parsing import parse_json
 from promptkit.staging import is_hidden, sweep_folder
 from promptkit.store import write_whole
@@ -82,9 +82,9 @@ def _read_list(folder: Path) -> dict[str, list[str]]:
 
 def _is_plain(folder: Path, listed: Mapping[str, object]) -> bool:
     """Whether every file listed is one inside the folder, so that none elsewhere is ever replaced or removed."""
-    files, inside = listed.get("files"), real_path(folder)
+    files = listed.get("files")
     return (
         isinstance(files, dict)
         and all(isinstance(hashes, list) for hashes in files.values())
-        and all("\0" not in name and real_path(inside / name).is_relative_to(inside) for name in files)
+        and all("\0" not in name and lies_in(folder / name, folder) for name in files)
     )

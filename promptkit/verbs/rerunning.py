@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from promptkit.compare import compare
 from promptkit.errors import PromptkitWarning, RunError
 from promptkit.grid import StudySettings
-from promptkit.library import only_from
+from promptkit.library import only_from, real_path
 from promptkit.local import Data, DataFiles, RowSets, as_data
 from promptkit.origin import READING, kept_templates
 from promptkit.plan import CompareSettings
@@ -96,7 +96,7 @@ def rerun(
         given["models"] = ()
     task = load_task(sources / str(origin.task)).model_copy(update={"path": Path(origin.task_file).expanduser()})
     target = Path(out) if out else _free_folder(folder)
-    if target.resolve() == folder.resolve():
+    if real_path(target) == real_path(folder):
         raise RunError(f"{target}: is the run itself; give another --out")
     place = _find_data(folder, origin, data)
     with only_from(sources, files), checked_by(lambda asked: _check(folder, settings, asked)):
