@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from promptkit.cell import check_measure, check_result
 from promptkit.errors import RunError
 from promptkit.files import LARGEST_DATA, check_inside, check_name, check_tree, new_file, read_input, unwritable
 from promptkit.parsing import parse_json_object
@@ -181,7 +182,12 @@ class Run:
     def load_measure(self, spec: Mapping[str, JSON]) -> dict[str, Any] | None:
         """Return the measure saved for `spec`, None where there is none."""
         path = self._path("measures", spec)
-        return _read_cell(path, "measure")[1] if os.path.lexists(path) else None
+        if not os.path.lexists(path):
+            return None
+        measure = _read_cell(path, "measure")[1]
+        with _refused_as_damaged(path):
+            check_measure(measure)
+        return measure
 
     def cells(self) -> Iterator[Cell]:
         """Yield all finished cells, in the order of their keys."""
@@ -232,11 +238,9 @@ class Run:
         A budget's part of a cell has as many predictions as `items`; what is no cell of its own (`part`) has none.
         """
         spec, result = _read_cell(path, "result")
-        wanted = len(spec["items"]) if "items" in spec else self.sizes.get(str(spec.get("test")))
-        wanted = 0 if "part" in spec else wanted
-        found = result.get("predictions", None if wanted else [])
-        if not isinstance(found, list) or not all(map(_is_prediction, found)) or wanted not in (None, len(found)):
-            raise _damaged(path)
+        with _refused_as_damaged(path):
+            wanted = len(spec["items"]) if "items" in spec else self.sizes.get(str(spec.get("test")))
+            check_result(spec, result, wanted)
         return spec, result
 
     def _path(self, kind: str, spec: Mapping[str, JSON]) -> Path:
@@ -439,20 +443,24 @@ def _brief(value: Any) -> str:
 
 
 def _write_cell(path: Path, spec: Mapping[str, JSON], name: str, value: Mapping[str, JSON]) -> None:
-    write_whole(path, _canonical({"spec": spec, name: value}, path) + b"\n")
+    content: dict[str, JSON] = {
+        "spec": spec,
+        name: value,
+        "sha256": hashlib.sha256(_canonical(value, path)).hexdigest(),
+    }
+    write_whole(path, _canonical(content, path) + b"\n")
 
 
 def _read_cell(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return (spec, value) of a cell file; RunError where it is not what `_write_cell` wrote there."""
     content = _read_object(path)
     spec, value = content.get("spec"), content.get(name)
-    if not isinstance(spec, dict) or not isinstance(value, dict) or cell_key(spec) != path.stem:
-        raise _damaged(path)
-    return spec, value
-
-
-def _is_prediction(found: Any) -> bool:
-    return isinstance(found, dict) and {"predicted", "label"} <= found.keys()
+    with _refused_as_damaged(path):
+        if not isinstance(spec, dict) or not isinstance(value, dict) or cell_key(spec) != path.stem:
+            raise ValueError(f"spec and {name} are not those of this file's name")
+        if content.get("sha256", cell_key(value)) != cell_key(value):  # cells from before it was kept have none
+            raise ValueError(f"{name} has another sha256 than when it was written")
+        return spec, value
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -461,7 +469,16 @@ def _read_object(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror}); give another --out") from error
     except ValueError as error:
-        raise _damaged(path) from error
+        raise _damaged(path, str(error)) from error
+
+
+@contextmanager
+def _refused_as_damaged(path: Path) -> Iterator[None]:
+    """Raise what is found wrong with a file's content in the block as a RunError that names the file."""
+    try:
+        yield
+    except (ValueError, RunError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
 
 
 def _canonical(value: JSON, where: object, indent: int | None = None) -> bytes:
@@ -474,9 +491,10 @@ def _canonical(value: JSON, where: object, indent: int | None = None) -> bytes:
     return text.encode()
 
 
-def _damaged(path: Path) -> RunError:
+def _damaged(path: Path, reason: str = "") -> RunError:
     fix = "give another --out" if path.name == "run.json" else "delete it and start again, which computes it anew"
-    return RunError(f"{path}: was damaged or edited from outside (files of a run are written whole); {fix}")
+    what = f" ({reason:.200})" if reason else ""
+    return RunError(f"{path}: was damaged or edited from outside{what}; files of a run are written whole; {fix}")
 
 
 def _remove_leftovers(folder: Path) -> None:

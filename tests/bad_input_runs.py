@@ -57,7 +57,7 @@ _TARGET = "{% macro target(label) %} {{ label }}{% endmacro %}\n"
 _CHOICES = _PLAIN.replace("text", "question, choices").replace(
     "{{ question, choices }}", "{{ question }} {{ choices[0] }}"
 )
-_ASKED = "{% set answer = '[a-z]+' %}\n{% set stop = ['\\n'] %}\n" + _PLAIN.replace("text", "question")
+_ASKED = "{% set answer = '([a-z]+)' %}\n{% set stop = ['\\n'] %}\n" + _PLAIN.replace("text", "question")
 _SET_UP = (
     "train tickets --model net --train-limit 8 --epochs 1 --out ad",
     f"{COMPARE} --out run",

@@ -179,35 +179,69 @@ def test_a_damaged_run_json_asks_for_another_folder(tmp_path: Path) -> None:
         Run.open(folder, SETTINGS)
 
 
-ANSWER = {"predicted": 0, "label": 1}
+ANSWER = {"id": "r", "predicted": 0, "label": 1, "logprobs": [-1.0, -2.0]}
+COUNTS = (
+    "tokens_prompted",
+    "tokens_computed",
+    "tokens_unique",
+    "tokens_generated",
+    "spanning",
+    "unfinished",
+    "dropped",
+)
+
+
+def scored(predictions: Any) -> dict[str, Any]:
+    """Return the result of a scored cell."""
+    amounts = {"flops": 1.5, "prompt_tokens": 9.0, "query_tokens": 3.0}
+    return {"predictions": predictions, **dict.fromkeys(COUNTS, 3), **amounts, "notes": []}
 
 
 @pytest.mark.parametrize(
     ("spec", "result"),
     [
-        ({"test": "ab"}, {"predictions": [ANSWER] * 2}),
-        ({"test": "ab", "items": [4]}, {"predictions": [ANSWER] * 3}),
-        ({"test": "ab"}, {"predictions": [ANSWER] * 4}),
-        ({"test": "ab"}, {"predictions": [ANSWER, ANSWER, {}]}),
-        ({"test": "ab"}, {"predictions": [ANSWER, ANSWER, 1]}),
-        ({"test": "ab"}, {"predictions": 3}),
-        ({"test": "ab"}, {"predictions": []}),
+        ({"test": "ab"}, scored([ANSWER] * 2)),
+        ({"test": "ab", "items": [4]}, scored([ANSWER] * 3)),
+        ({"test": "ab"}, scored([ANSWER] * 4)),
+        ({"test": "ab"}, scored([ANSWER, ANSWER, {}])),
+        ({"test": "ab"}, scored([ANSWER, ANSWER, 1])),
+        ({"test": "ab"}, scored(3)),
+        ({"test": "ab"}, scored([])),
         ({"test": "ab"}, {}),
     ],
 )
 def test_a_cell_with_other_predictions_is_damaged(tmp_path: Path, spec: dict[str, Any], result: dict[str, Any]) -> None:
-    """Whole cells have a prediction per test record, parts of cells one per item, trainings none."""
+    """Whole cells have a prediction per test record, parts of cells one per item."""
     run = Run.open(tmp_path / "run", SETTINGS, {"ab": 3})
     right = {"test": "ab", "k": 1}
-    run.save(right, {"predictions": [ANSWER] * 3})
+    run.save(right, scored([ANSWER] * 3))
     assert run.load(right)
-    run.save({**right, "part": "training"}, {"rows": 4})
-    assert run.load({**right, "part": "training"})
     run.save(spec, result)
     with pytest.raises(RunError, match="was damaged or edited from outside"):
         run.load(spec)
     with pytest.raises(RunError, match="was damaged or edited from outside"):
         list(run.cells())
+
+
+@pytest.mark.parametrize(("kind", "name"), [("cells", "result"), ("measures", "measure")])
+def test_another_number_in_a_cell_is_damage(tmp_path: Path, kind: str, name: str) -> None:
+    """A cell and its measure bear a hash of what they hold, so that no changed digit passes for a figure."""
+    run = Run.open(tmp_path / "run", SETTINGS, {"ab": 3})
+    spec = {"test": "ab"}
+    run.save(spec, scored([ANSWER] * 3), {"seconds": 1.5, "peak_memory_bytes": 3})
+    path = run.folder / kind / f"{cell_key(spec)}.json"
+    path.write_text(path.read_text().replace("1.5", "1.6"))
+    with pytest.raises(RunError, match=rf"{path}: was damaged .*{name} has another sha256"):
+        run.load(spec) if kind == "cells" else run.load_measure(spec)
+
+
+def test_a_cell_from_before_its_hash_was_kept_is_read(tmp_path: Path) -> None:
+    """Runs that were made before cells bore a hash go on."""
+    run = Run.open(tmp_path / "run", SETTINGS)
+    run.save(SPEC, {"x": 1})
+    path = run.folder / "cells" / f"{cell_key(SPEC)}.json"
+    path.write_text(json.dumps({"spec": SPEC, "result": {"x": 1}}))
+    assert run.load(SPEC) == {"x": 1}
 
 
 def test_a_result_that_is_not_finite_is_refused(tmp_path: Path) -> None:
