@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from promptkit.errors import PromptkitError, PromptkitWarning, RunError, TrainError, nearest
-from promptkit.files import check_readable, new_folder, read_input
+from promptkit.files import check_readable, check_writable, new_folder, read_input
 from promptkit.probes import Probes, hash_tokenizer, installed_versions, kind_of_device
 
 if TYPE_CHECKING:
@@ -381,9 +381,7 @@ def refuse_existing(out: Path) -> None:
     """Raise RunError where `out` exists already, or could not be made: before training, not after it."""
     if os.path.lexists(out):
         raise RunError(f"{out}: exists already; choose another folder for the adapter, or remove this one")
-    above = next(folder for folder in out.absolute().parents if folder.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise RunError(f"{out}: no folder can be made in {above}; choose another one for the adapter")
+    check_writable(out)
 
 
 def write_adapter(

@@ -132,14 +132,14 @@ def check_free(path: Path) -> None:
     try:
         os.lstat(path)
     except FileNotFoundError:
-        _check_writable(path)
+        check_writable(path)
     except OSError as error:
         raise unwritable(path, error) from error
     else:
         raise _taken(path)
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Raise RunError where nothing can be made in the folder that `path` is to be in: before the work, not after it."""
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):

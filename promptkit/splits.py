@@ -101,8 +101,7 @@ def describe_missing(task: Task, pool: Sequence[Record]) -> str | None:
     missing = find_unlearned(task.labels or (), {record.label for record in pool})
     if not missing:
         return None
-    named = ", ".join(map(repr, missing[:_MOST_NAMED])) + (" …" if len(missing) > _MOST_NAMED else "")
-    return f"none of the {len(pool):,} training records has the label {named}: demonstrations never show it"
+    return f"none of the {len(pool):,} training records has the label {_name(missing)}: demonstrations never show it"
 
 
 @dataclass(frozen=True)
@@ -206,11 +205,14 @@ def find_unlearned(labels: Sequence[str], learned: Collection[object]) -> list[s
 
 def describe_unlearned(where: str, labels: Sequence[str]) -> str:
     """Return a warning that no training row has one of these labels."""
-    named = ", ".join(map(repr, labels[:_MOST_NAMED])) + (" …" if len(labels) > _MOST_NAMED else "")
     return (
-        f"warning: {where}: no training row has the label {named}, which will hardly ever be predicted; add "
+        f"warning: {where}: no training row has the label {_name(labels)}, which will hardly ever be predicted; add "
         "rows with it, raise the limit, or take it out of the task"
     )
+
+
+def _name(labels: Sequence[str]) -> str:
+    return ", ".join(map(repr, labels[:_MOST_NAMED])) + (" …" if len(labels) > _MOST_NAMED else "")
 
 
 def _leave_out(

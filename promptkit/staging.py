@@ -28,6 +28,7 @@ from typing import Any, BinaryIO
 
 from promptkit.errors import PromptkitWarning, RunError
 from promptkit.lock import take_lock, wait_for_lock
+from promptkit.parsing import parse_json
 
 #: The file that says that promptkit made a folder.
 MARK = "made-by-promptkit.json"
@@ -143,6 +144,24 @@ def find_place(folder: Path, kind: str | None = None) -> Place | None:
         mark.close()
         raise RunError(f"{folder}: was not made by promptkit for {kind or 'anything'} (by its {MARK})")
     return Place(folder, mark)
+
+
+def enter_place(folder: Path, kind: str, *, called: str, fix: str) -> Place:
+    """Lock the folder of an unfinished output, which is `called` so, to go on in it; `fix` ends every error.
+
+    Raises RunError where promptkit did not make it for `kind`, where another process is at it, and where it holds
+    anything foreign.
+    """
+    try:
+        place = find_place(folder, kind)
+    except RunError as error:
+        raise RunError(f"{folder}: exists and holds no unfinished {called}; move it, or {fix}") from error
+    if place is None:
+        raise RunError(f"{folder}: another process is at this {called}; wait, or {fix}")
+    if foreign := find_foreign(folder):
+        place.close()
+        raise RunError(f"{folder}: holds {foreign!r}, which promptkit did not write; move that, or {fix}")
+    return place
 
 
 def find_foreign(folder: Path) -> str | None:
@@ -269,7 +288,7 @@ def _list_noted(folder: Path) -> list[tuple[Path, Path, int]]:
 def _read_journal(folder: Path) -> dict[str, int]:
     """Return the names that a journal notes, none where there is no journal or it is not one of ours."""
     try:
-        noted = json.loads((folder / _JOURNAL).read_bytes())
+        noted = parse_json((folder / _JOURNAL).read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
     is_ours = isinstance(noted, dict) and all(name not in ("", "..", ".") and "/" not in name for name in noted)
@@ -346,8 +365,8 @@ def _read_mark(folder: Path, kind: str | None = None) -> dict[str, Any] | None:
     """Return what the mark of a folder says, None where it is not one that `make_place` wrote for this kind."""
     try:
         with _open_plain(folder / MARK) as file:
-            found = json.loads(file.read(10_000))
-    except (OSError, ValueError, RecursionError):
+            found = parse_json(file.read(10_000))
+    except (OSError, ValueError):
         return None
     names = {"made by", "kind", "for", "host", "inode"}
     if not isinstance(found, dict) or found.keys() != names or found["made by"] != "promptkit":

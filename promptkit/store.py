@@ -14,7 +14,6 @@ several processes may fill the same folder. A temporary file names the process t
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import importlib.metadata
 import json
@@ -30,7 +29,16 @@ from typing import Any, TypeAlias
 
 from promptkit.cell import check_measure, check_result
 from promptkit.errors import RunError
-from promptkit.files import LARGEST_DATA, check_inside, check_name, check_tree, new_file, read_input, unwritable
+from promptkit.files import (
+    LARGEST_DATA,
+    check_inside,
+    check_name,
+    check_tree,
+    check_writable,
+    new_file,
+    read_input,
+    unwritable,
+)
 from promptkit.parsing import parse_json_object
 from promptkit.staging import ADAPTER, MADE, MARK, Place, find_foreign, find_place, is_hidden, make_place, sweep_folder
 
@@ -124,7 +132,7 @@ class Run:
         if _is_run(folder):
             _refuse_difference(folder, made.wanted)
         else:
-            _check_place(folder)
+            check_writable(folder / "run.json")
         _remove_leftovers(folder)
         return cls(folder, sizes or {}, made)
 
@@ -412,13 +420,6 @@ def _set_aside(folder: Path) -> None:
     for path in found:
         with suppress(FileNotFoundError):  # another process was first
             os.replace(path, place / path.name)
-
-
-def _check_place(folder: Path) -> None:
-    """Raise RunError where a folder cannot be made, before anything is computed for it."""
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise unwritable(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def first_difference(found: Any, wanted: Any, name: str = "") -> str:

@@ -157,7 +157,7 @@ def test_existing_folder_is_never_written_over(base: Model, tmp_path: Path) -> N
 def test_failed_write_leaves_nothing(base: Model, tmp_path: Path) -> None:
     """Where the folder cannot be made the message says why, and no half-written folder stays."""
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RunError, match=r"file/adapter: no folder can be made in .*file; choose another one"):
+    with pytest.raises(RunError, match=r"file/adapter: nothing can be written in .*file; give another --out"):
         train(base, PAIRS, epochs=1, out=tmp_path / "file" / "adapter")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

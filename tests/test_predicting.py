@@ -284,7 +284,7 @@ def test_an_output_is_never_overwritten_or_shared(network: Model, project: Proje
         labeller(network).label_into(file, Path("out.txt"))
     with (
         unfinished(Path("out.jsonl"), {"a": "b"}) as done,
-        pytest.raises(RunError, match=r"out\.jsonl\.part: another process is writing there"),
+        pytest.raises(RunError, match=r"out\.jsonl\.part: another process is at this output"),
         unfinished(Path("out.jsonl"), {"a": "b"}),
     ):
         pass

@@ -133,6 +133,15 @@ def test_a_journal_leads_nowhere_else(tmp_path: Path, name: str) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", "[1]", "1"])
+def test_a_journal_that_is_none_notes_nothing(tmp_path: Path, content: str) -> None:
+    """What is in its place, however deeply nested, is cleared away with the rest."""
+    folder = leave(tmp_path / "rows.jsonl")
+    (folder / "publish.json").write_text(content)
+    sweep(tmp_path / "rows.jsonl")
+    assert names(tmp_path) == []
+
+
 def test_a_kill_before_the_mark_leaves_nothing(tmp_path: Path) -> None:
     """An empty folder, or one with an empty mark, goes when its process is dead."""
     process = subprocess.Popen([sys.executable, "-c", ""])

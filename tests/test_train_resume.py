@@ -216,13 +216,15 @@ def test_an_adapter_that_was_published_is_not_trained_again(whole: dict[str, byt
 
 @pytest.mark.parametrize("inside", ["checkpoint-2024-results/thesis.tex", "checkpoint-8/thesis.tex", "notes.txt"])
 def test_a_foreign_file_in_a_state_stops_it(tmp_path: Path, inside: str) -> None:
-    """Anything that no training wrote is named, and everything stays as it is."""
+    """Anything that promptkit did not write is named, and everything stays as it is."""
     with pytest.raises(KeyboardInterrupt):
         learn(tmp_path / "adapter", 8)
     mine = tmp_path / "adapter.part" / inside
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("mine")
-    with pytest.raises(RunError, match=rf"adapter.part: holds '{inside}', which no training wrote; move that, or"):
+    with pytest.raises(
+        RunError, match=rf"adapter.part: holds '{inside}', which promptkit did not write; move that, or"
+    ):
         learn(tmp_path / "adapter")
     assert mine.read_text() == "mine"
     assert last_checkpoint(unfinished(tmp_path / "adapter"))

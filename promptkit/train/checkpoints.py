@@ -17,7 +17,7 @@ from promptkit.adapter import AdapterCard, read_card
 from promptkit.errors import RunError, TrainError
 from promptkit.files import folders_above, unwritable
 from promptkit.parsing import parse_json
-from promptkit.staging import MARK, TRAINING, Place, find_foreign, find_place, make_place, sweep
+from promptkit.staging import MARK, TRAINING, Place, enter_place, find_foreign, find_place, make_place, sweep
 from promptkit.store import first_difference, write_whole
 from promptkit.train.judge import COURSE, Judge
 from promptkit.train.processes import as_the_first, gather
@@ -143,7 +143,10 @@ def _open(out: Path, what: Mapping[str, Any]) -> Place:
     folder = unfinished(out)
     try:
         sweep(folder)
-        place = _find(folder) if os.path.lexists(folder) else _make(folder)
+        if os.path.lexists(folder):
+            place = enter_place(folder, TRAINING, called="training", fix="choose another folder")
+        else:
+            place = _make(folder)
     except OSError as error:
         raise unwritable(folder, error) from error
     note = folder / _WHAT
@@ -165,22 +168,6 @@ def _open(out: Path, what: Mapping[str, Any]) -> Place:
 def _make(folder: Path) -> Place:
     with folders_above(folder):
         return make_place(folder, TRAINING).move(folder)
-
-
-def _find(folder: Path) -> Place:
-    """Lock the folder of a training before; RunError for anything that no training wrote, and where one is at it."""
-    try:
-        place = find_place(folder, TRAINING)
-    except RunError as error:
-        raise RunError(
-            f"{folder}: exists and holds no unfinished training; move it, or choose another folder"
-        ) from error
-    if place is None:
-        raise RunError(f"{folder}: another process is at this training; wait, or choose another folder")
-    if foreign := find_foreign(folder):
-        place.close()
-        raise RunError(f"{folder}: holds {foreign!r}, which no training wrote; move that, or choose another folder")
-    return place
 
 
 def _read(note: Path) -> Any:

@@ -15,7 +15,7 @@ import orjson
 from promptkit.errors import RunError
 from promptkit.files import check_free, folders_above, publish, read_input, unwritable
 from promptkit.parsing import parse_json_object
-from promptkit.staging import MARK, ROWS, Place, find_foreign, find_place, make_place, sweep
+from promptkit.staging import MARK, ROWS, Place, enter_place, find_foreign, find_place, make_place, sweep
 from promptkit.store import write_whole
 
 Row = Mapping[str, Any]
@@ -171,25 +171,15 @@ def _open(folder: Path) -> Iterator[tuple[Place, BinaryIO, BinaryIO]]:
 
     Raises RunError for a folder that promptkit did not make, or that holds anything else: it is somebody's own.
     """
-    place = _find(folder) if os.path.lexists(folder) else make_place(folder, ROWS).move(folder)
+    if os.path.lexists(folder):
+        place = enter_place(folder, ROWS, called="output", fix="give another --out")
+    else:
+        place = make_place(folder, ROWS).move(folder)
     try:
         with (folder / _ROWS).open("a+b") as rows, (folder / _INDEX).open("a+b") as index:
             yield place, rows, index
     finally:
         place.close()
-
-
-def _find(folder: Path) -> Place:
-    try:
-        place = find_place(folder, ROWS)
-    except RunError as error:
-        raise RunError(f"{folder}: exists and holds no unfinished output; move it, or give another --out") from error
-    if place is None:
-        raise RunError(f"{folder}: another process is writing there; wait for it, or give another --out")
-    if foreign := find_foreign(folder):
-        place.close()
-        raise RunError(f"{folder}: holds {foreign!r}, which promptkit did not write; move that, or give another --out")
-    return place
 
 
 def _check_same(folder: Path, what: Mapping[str, str]) -> None:
