@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 CARD = "promptkit.json"
 #: Of every training that names no others: passes over the rows, and rows per step.
 EPOCHS, BATCH_SIZE = 3, 8
-
-
 #: Of every adapter that has one and names no other.
 RANK = 8
 #: What an adapter can be, see docs/training.md.
@@ -266,34 +264,49 @@ class AdapterCard(BaseModel):
 
 @dataclass(frozen=True)
 class Asked:
-    """How a model is asked: on a task, under templates (name -> hash), with demonstrations, as chat or not."""
+    """How a model is asked: on a task, under templates (name -> hash), with demonstrations, as chat or not.
+
+    `task_hash` and `labels`, the exact choices, are compared with the card's where they are given.
+    """
 
     task: str
     templates: Mapping[str, str]
     shots: tuple[int, ...]
     chat: bool
     system: str = "system"
+    task_hash: str = ""
+    labels: tuple[str, ...] = ()
 
     def differs(self, card: AdapterCard) -> str:
         """Return in words how this differs from an adapter's training; empty where the trained form is asked too."""
-        found: list[tuple[str, str]] = []
-        if card.settings.chat != self.chat:
-            found.append(("as chat", "as plain text") if card.settings.chat else ("as plain text", "as chat"))
-        system = card.settings.system
-        if self.chat and card.settings.chat and system != self.system:
-            found.append((f"with the instruction in the {system}'s turn", f"in the {self.system}'s"))
-        if card.task and self.task not in card.task.split(", "):
-            found.append((f"on task {card.task}", f"on {self.task}"))
-        elif card.template and not self.templates.keys() & set(card.template.split(", ")):
-            found.append((f"with template {card.template}", f"with {', '.join(self.templates)}"))
-        elif changed := self._changed(card):
-            found.append((f"with another version of template {changed}", "with the file as it is now"))
-        if card.demonstrations and not any(self.shots):
-            found.append((f"with up to {card.demonstrations} demonstrations", "without any"))
-        if card.template and not card.demonstrations and 0 not in self.shots:
-            found.append(("without demonstrations", f"with {' and '.join(map(str, self.shots))}"))
+        found = [*self._compare_turns(card), *self._compare_files(card), *self._compare_shots(card)]
+        if card.labels and self.labels and self.labels != card.labels:
+            found.append((f"to answer {_list(card.labels)}", f"for {_list(self.labels)}"))
         then, now = (", ".join(words) for words in zip(*found, strict=True)) if found else ("", "")
         return f"was trained {then}, and is asked {now}" if found else ""
+
+    def _compare_turns(self, card: AdapterCard) -> Iterator[tuple[str, str]]:
+        if card.settings.chat != self.chat:
+            yield ("as chat", "as plain text") if card.settings.chat else ("as plain text", "as chat")
+        elif self.chat and card.settings.system != self.system:
+            yield f"with the instruction in the {card.settings.system}'s turn", f"in the {self.system}'s"
+
+    def _compare_files(self, card: AdapterCard) -> Iterator[tuple[str, str]]:
+        if card.task and self.task not in card.task.split(", "):
+            yield f"on task {card.task}", f"on {self.task}"
+            return  # another task has other templates
+        if self.task_hash and card.task_hash and self.task_hash not in card.task_hash.split(", "):
+            yield f"on another version of task {self.task}", "on the file as it is now"
+        if card.template and not self.templates.keys() & set(card.template.split(", ")):
+            yield f"with template {card.template}", f"with {', '.join(self.templates)}"
+        elif changed := self._changed(card):
+            yield f"with another version of template {changed}", "with the file as it is now"
+
+    def _compare_shots(self, card: AdapterCard) -> Iterator[tuple[str, str]]:
+        if card.demonstrations and not any(self.shots):
+            yield f"with up to {card.demonstrations} demonstrations", "without any"
+        if card.template and not card.demonstrations and 0 not in self.shots:
+            yield "without demonstrations", f"with {' and '.join(map(str, self.shots))}"
 
     def _changed(self, card: AdapterCard) -> str:
         hashes = card.template_hash.split(", ")
@@ -309,6 +322,10 @@ def warn_of_other_form(model: str, asked: Asked, card: AdapterCard | None = None
     card = card or card_of(model)
     if card and (differs := asked.differs(card)):
         warnings.warn(f"{model}: {differs}", PromptkitWarning, stacklevel=3)
+
+
+def _list(words: Iterable[str]) -> str:
+    return ", ".join(map(repr, words))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,6 @@ from promptkit.data import Query, count_records, find_table, iterate_queries
 from promptkit.errors import (
     DataError,
     PromptkitError,
-    PromptkitWarning,
     RunError,
     TaskError,
     TemplateError,
@@ -318,7 +316,7 @@ def open_labeller(
     Raises TemplateError or TaskError where the file has changed since the training, RunError where the adapter knows of
     no single template and none is given, and what `load_model` raises.
     """
-    from promptkit.adapter import read_card
+    from promptkit.adapter import Asked, read_card, warn_of_other_form
     from promptkit.models import load_model
 
     card = read_card(adapter)
@@ -329,40 +327,35 @@ def open_labeller(
     bound = load_template(template or card.template).bind(load_task(task or card.task), system=card.settings.system)
     if card.other_join:
         raise RunError(f"{adapter}: {card.other_join}")
-    _check_same(adapter, card, bound, task_given=task is not None, template_given=template is not None)
+    _refuse_changed(adapter, card, bound, task_given=task is not None, template_given=template is not None)
+    asked = Asked(
+        bound.task.name,
+        {bound.template.name: bound.template.hash},
+        (0,),
+        card.settings.chat,
+        card.settings.system,
+        bound.task.hash,
+        bound.shared_choices or (),
+    )
+    warn_of_other_form(adapter, asked, card)
     on_flip = "warn" if force else "error"
     options: dict[str, Any] = {"device": device, "on_flip": on_flip, "trust_remote_code": trust_remote_code}
     model = load_model(adapter, dtype=dtype or card.dtype, **options)
     return Labeller(model, bound, card.settings.chat, memory, on_error, overlong, prefix)
 
 
-def _check_same(
+def _refuse_changed(
     adapter: str, card: AdapterCard, bound: BoundTemplate, *, task_given: bool, template_given: bool
 ) -> None:
-    """Raise where the task, the template or the words are not those of the training; warn where they were given."""
+    """Raise where a task or template file that the card names is not that of the training; given, it is taken."""
     task, asking = bound.task, bound.template
     for kind, error, path, now, then, given in (
         ("template", TemplateError, asking.path, asking.hash, card.template_hash, template_given),
         ("task", TaskError, task.path, task.hash, card.task_hash, task_given),
     ):
-        if then and now not in then.split(", "):
-            found = (
+        if then and not given and now not in then.split(", "):
+            raise error(
                 f"{path}: the {kind} has changed since the adapter {adapter} was trained with it "
-                f"(its hash is {now[:12]}, that of the training {then[:12]})"
+                f"(its hash is {now[:12]}, that of the training {then[:12]}); restore the file, train again, or name "
+                f"it with --{kind} to take it as it is"
             )
-            if not given:
-                raise error(f"{found}; restore the file, train again, or name it with --{kind} to take it as it is")
-            _warn(found)
-    words = bound.shared_choices
-    if card.labels and words and words != card.labels:
-        _warn(f"{adapter}: was trained to answer {_list(card.labels)}, and is asked for {_list(words)}")
-    if card.demonstrations:
-        _warn(f"{adapter}: was trained with up to {card.demonstrations} demonstrations, and is asked without any")
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, PromptkitWarning, stacklevel=4)
-
-
-def _list(words: Sequence[str]) -> str:
-    return ", ".join(map(repr, words))
