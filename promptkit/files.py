@@ -37,6 +37,8 @@ _NO_FILES = (
     (stat.S_ISBLK, "a device"),
     (stat.S_ISSOCK, "a socket"),
 )
+#: Where what looks like a file is none: reading it may wait, or never end.
+_OF_THE_SYSTEM = ("/proc/", "/sys/")
 #: Rows per Parquet row group.
 GROUP_ROWS = 10_000
 _ONE_KIND = "a column of Parquet or Arrow holds values of one kind; write .jsonl, or build the sets apart"
@@ -61,6 +63,8 @@ def check_readable(path: str | Path, limit: int | None = None) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = next((name for is_kind, name in _NO_FILES if is_kind(status.st_mode)), "something else")
         raise InputError(path, f"is {kind}, and a plain file is expected; write what it gives to a file first")
+    if os.path.realpath(path).startswith(_OF_THE_SYSTEM):
+        raise InputError(path, "is made by the system as it is read, and a plain file is expected; copy it first")
     if limit is not None and status.st_size > limit:
         raise InputError(path, f"has {status.st_size:,} bytes; such a file has {limit:,} at most")
 

@@ -214,6 +214,18 @@ def named_pickle(folder: Path) -> None:
     edit(folder / "config.json", transformers_weights="adapter_model.bin")
 
 
+def test_weights_that_the_configuration_names_count(folder: Path, tmp_path: Path) -> None:
+    """Weights below the folder that config.json names are in the hash; a link out of it is refused there too."""
+    (folder / "below").mkdir()
+    named = shutil.move(folder / "model.safetensors", folder / "below/net.safetensors")
+    edit(folder / "config.json", transformers_weights="below/net.safetensors")
+    before = load_model(str(folder), device="cpu").hash
+    save_file({name: weight + 1 for name, weight in load_file(named).items()}, named, {"format": "pt"})
+    assert load_model(str(folder), device="cpu").hash != before
+    (folder / "below/net.safetensors").symlink_to(shutil.move(named, tmp_path / "other.safetensors"))
+    assert "outside of the model's folder" in refused(folder)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

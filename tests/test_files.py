@@ -176,6 +176,11 @@ def make_device(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+def make_view(path: Path) -> None:
+    """Make a link to what the system makes as it is read: it says that it is a file, and this one waits for events."""
+    path.symlink_to("/proc/kmsg")
+
+
 def make_socket(path: Path) -> None:
     """Make a socket; its name may not be long, so it is bound from inside its folder."""
     before = Path.cwd()
@@ -201,6 +206,7 @@ ODD = {
     make_pipe: "is a pipe, and a plain file is expected",
     make_device: "is a device, and a plain file is expected",
     make_socket: "is a socket, and a plain file is expected",
+    make_view: "is made by the system as it is read, and a plain file is expected",
     make_loop: "is a link that leads nowhere",
     make_dangling: "is a link that leads nowhere",
     Path.mkdir: "Is a directory",

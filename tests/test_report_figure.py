@@ -54,6 +54,11 @@ def test_svg_and_png_are_written(tmp_path: Path) -> None:
     assert width >= 1000
 
 
+def test_name_that_the_font_lacks_is_no_warning(tmp_path: Path) -> None:
+    """A model's name may hold any script, or a control character: nothing is printed beside the command's own words."""
+    assert save_comparison({**comparison(), "model": "\x1b[2J 模型"}, tmp_path)
+
+
 def test_the_same_result_gives_the_same_bytes(tmp_path: Path) -> None:
     """Another process, another day, another hash seed: the same SVG, which holds no date."""
     save_comparison(comparison(), tmp_path / "a")

@@ -55,7 +55,7 @@ def list_files(folder: Path) -> dict[str, Path]:
         for path in folder.glob(pattern)
         if path.is_symlink() or path.is_file()
     }
-    found |= {shard: folder / shard for shard in _find_shards(folder)}
+    found |= {name: folder / name for name in (*_find_shards(folder), *_find_named(folder))}
     for name in _NOT_THE_MODEL:
         found.pop(name, None)
     listed = {name: path for name, path in sorted(found.items()) if not path.is_dir()}
@@ -104,7 +104,7 @@ def check_model_folder(folder: Path, *, trust_remote_code: bool = False) -> None
         )
     check_files(folder)
     config = read_object(path)
-    weights = _read_weights(folder, config)
+    weights = _read_weights(folder)
     _check_config(path, config, weights, trust_remote_code)
 
 
@@ -216,6 +216,19 @@ def _find_shards(folder: Path) -> list[str]:
     return sorted(set(shards.values()))
 
 
+def _find_named(folder: Path) -> list[str]:
+    """Return the file of weights that config.json names in place of the usual one, if any; raises ModelError."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return []
+    _check_pointer(path)
+    named = read_object(path).get("transformers_weights")
+    if named is None:
+        return []
+    _check_name(path, "transformers_weights is", named)
+    return [named]
+
+
 def _check_name(path: Path, what: str, name: object) -> None:
     """Raise ModelError unless a file that a file names is a safetensors file beside or below it."""
     if not isinstance(name, str) or not name.endswith(".safetensors"):
@@ -227,14 +240,12 @@ def _check_name(path: Path, what: str, name: object) -> None:
         raise ModelError(f"{path}: {what} {name!r:.200}, which is not there: download the model again")
 
 
-def _read_weights(folder: Path, config: Mapping[str, Any]) -> Shapes:
+def _read_weights(folder: Path) -> Shapes:
     """Return the shapes of all tensors that transformers will read of a model's folder."""
     if part := next(folder.glob("shard-*-model-*-of-*.safetensors"), None):
         raise ModelError(f"{part}: a part of a training's state: save the model again with save_pretrained()")
-    named = config.get("transformers_weights")
-    if named is not None:
-        _check_name(folder / "config.json", "transformers_weights is", named)
-        return read_shapes(folder / named)
+    if named := _find_named(folder):
+        return read_shapes(folder / named[0])
     if (folder / _WEIGHTS).is_file():
         return read_shapes(folder / _WEIGHTS)
     if not (folder / _INDEX).is_file():

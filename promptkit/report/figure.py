@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,6 +204,8 @@ def _render(figure: Figure, suffix: str) -> bytes:
     buffer = io.BytesIO()
     # Without a fixed salt, or with a date, an SVG would differ from one call to the next.
     metadata = {"Date": None} if suffix == "svg" else {"Software": None}
-    with matplotlib.rc_context({"svg.hashsalt": "promptkit"}):
+    with matplotlib.rc_context({"svg.hashsalt": "promptkit"}), warnings.catch_warnings():
+        # Names may hold any script; where the font has no glyph a PNG shows a box.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         figure.savefig(buffer, format=suffix, dpi=160, metadata=metadata)
     return buffer.getvalue()
