@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -208,12 +209,13 @@ def test_show_marks_every_token_that_is_trained(small: Project, run: Any) -> Non
 
 
 def test_lists_and_help_name_every_verb(run: Any, project: Project) -> None:
-    """Every verb has help, every option of it has a text, and lists name what can be named."""
+    """Every verb has help, every option of it has a text for people, and lists name what can be named."""
     for name, command in cli.commands.items():
         ran = run(name, "--help")
         assert ran.code == 0
         assert command.help
         assert all(option.help for option in command.params if isinstance(option, click.Option)), name
+        assert not re.search(r"<=x|\d{10}|default: \(", ran.out), name  # limits of machines, tuples of Python
     listed = json.loads(run("list", "--json").out)
     assert listed.keys() == {"tasks", "templates", "methods", "selections", "orders", "presets", "models"}
     assert "films" in run("list", "tasks").out

@@ -36,6 +36,29 @@ def test_light_things_load_nothing_heavy(code: str) -> None:
     assert loaded.strip() == ""
 
 
+def test_every_imported_package_is_a_dependency() -> None:
+    """What the package imports is asked for by name in pyproject.toml, not had by way of another package."""
+    import ast
+    import re
+    import tomllib
+    from importlib.metadata import packages_distributions
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [line for name, lines in project["optional-dependencies"].items() if name != "dev" for line in lines]
+    asked = {re.split(r"[^\w-]", line)[0].lower() for line in [*project["dependencies"], *extras]}
+    imported: set[str] = set()
+    for path in (ROOT / "promptkit").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.split(".")[0])
+    imported -= {*sys.stdlib_module_names, "promptkit", "pandas"}  # pandas: in annotations alone
+    owners = packages_distributions()
+    missing = {name for name in imported if not {each.lower() for each in owners.get(name, [name])} & asked}
+    assert {name.replace("_", "-") for name in missing} <= asked
+
+
 def test_every_public_name_loads() -> None:
     """Each name of `__all__` can be had, is listed once, and an unknown one is an AttributeError."""
     assert list(promptkit.__all__) == sorted(set(promptkit.__all__))

@@ -22,6 +22,7 @@ from promptkit.cli.options import (
     TRAINED_DTYPE,
     TRAINING,
     TRUST,
+    WholeNumber,
     Words,
     combine,
     positive,
@@ -45,7 +46,7 @@ from promptkit.local import DataFiles
 @combine(*TRAINING)
 @click.option(
     "--probes",
-    type=click.IntRange(min=0),
+    type=WholeNumber(0),
     default=32,
     show_default=True,
     help="Training rows kept in the adapter's card, to be scored again; see docs/adapters.md.",

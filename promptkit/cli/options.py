@@ -79,6 +79,19 @@ class Size(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+class WholeNumber(click.ParamType[int]):
+    """A whole number within limits; help leaves out what is a limit of machines and not of the setting."""
+
+    name = "INTEGER"
+
+    def __init__(self, smallest: int, largest: int = sys.maxsize) -> None:
+        self.range = click.IntRange(smallest, largest)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number; a usage error beyond the limits."""
+        return self.range.convert(value, param, ctx)
+
+
 def combine(*options: Function) -> Callable[[Function], Function]:
     """Return a decorator that adds all of these options, in their order."""
 
@@ -92,7 +105,7 @@ def combine(*options: Function) -> Callable[[Function], Function]:
 
 def positive(name: str, help_: str, default: int | None = None) -> Function:
     """Return an option for a whole number above 0."""
-    kind = click.IntRange(1, sys.maxsize)
+    kind = WholeNumber(1, sys.maxsize)
     return click.option(name, type=kind, default=default, show_default=default is not None, help=help_)
 
 
@@ -102,14 +115,14 @@ def shots(default: int) -> Function:
         "-k",
         "--shots",
         type=Numbers(),
-        default=(default,),
-        show_default=str(default),
+        default=str(default),
+        show_default=True,
         help="Demonstrations per prompt; several numbers are each shown.",
     )
 
 
 #: Whole numbers that every generator of random numbers takes.
-SEEDS = click.IntRange(-(2**63), 2**63 - 1)
+SEEDS = WholeNumber(-(2**63), 2**63 - 1)
 TASK = click.argument("task", default="reviews")
 TRUST = click.option(
     "--trust-remote-code",
@@ -158,7 +171,8 @@ def DATA(function: Function) -> Function:  # noqa: N802 - used as the options ar
     data = click.option(
         "--data",
         type=click.Path(),
-        help="Local JSONL, CSV or Parquet in place of the task's source: a file, or a folder with one file per split.",
+        help="Local JSONL, JSON, CSV, TSV or Parquet in place of the task's source: a file, or a folder with one file "
+        "per split.",
     )
     return combine(data, *READ)(take)
 
@@ -186,7 +200,7 @@ SYSTEM = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout and nothing else.")
 SELECTION = click.option("--selection", help="How demonstrations are chosen; see `promptkit list selections`.")
 ORDER = click.option("--order", help="Their sequence: see `promptkit list orders`, or the number of a permutation.")
-BATCH = click.option("--batch-tokens", type=click.IntRange(min=1), help="Tokens in one forward pass at most.")
+BATCH = click.option("--batch-tokens", type=WholeNumber(1), help="Tokens in one forward pass at most.")
 MEMORY = click.option(
     "--memory",
     type=Size(),
