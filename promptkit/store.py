@@ -231,14 +231,18 @@ class Run:
 
     def _abandon(self) -> None:
         """Remove what `begin` made where nothing has come into the folder since: a refused training leaves no run."""
-        sources = self.folder / SOURCES
-        kept = [path for path in self.folder.rglob("*") if not path.is_dir() and not path.is_relative_to(sources)]
-        if kept == [self.folder / "run.json"]:
-            shutil.rmtree(sources, ignore_errors=True)
-            with suppress(OSError):  # something has come into one of them
-                kept[0].unlink()
-                for folder in (self.folder / "adapters", self.folder):
-                    folder.rmdir()
+        own = {self.folder / SOURCES / name: text for name, text in (self.made.sources if self.made else {}).items()}
+        files = {path for path in self.folder.rglob("*") if not path.is_dir() or path.is_symlink()}
+        if files - own.keys() != {self.folder / "run.json"}:
+            return
+        if any(path in files and (path.is_symlink() or path.read_bytes() != text) for path, text in own.items()):
+            return
+        with suppress(OSError):  # something has come into one of them
+            for path in files:
+                path.unlink()
+            folders = {place for path in own for place in path.parents if place.is_relative_to(self.folder)}
+            for folder in sorted({*folders, self.folder / "adapters", self.folder}, reverse=True):
+                folder.rmdir()
 
     def _read_result(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return (spec, result) of a cell file.

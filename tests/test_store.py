@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -462,3 +463,21 @@ def test_the_documented_examples_hold() -> None:
     assert blocks
     for block in blocks:
         exec(block, {})
+
+
+def test_a_refused_training_removes_nothing_that_is_not_the_runs(tmp_path: Path) -> None:
+    """Files that somebody put into a new run's folder or its sources stay, and so does a source that was changed."""
+    made = store.Made(SETTINGS, sources={"tasks/a.toml": b"a"})
+
+    def refuse(name: str, content: bytes) -> Path:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        run = Run.plan(folder, made)
+        with suppress(RunError), run.new_adapter(SPEC):
+            if name:
+                (folder / name).write_bytes(content)
+            raise RunError("refused")
+        return folder
+
+    assert not refuse("", b"").exists()
+    for name, content in (("sources/notes.txt", b"mine"), ("notes.txt", b"mine"), ("sources/tasks/a.toml", b"mine")):
+        assert (refuse(name, content) / name).read_bytes() == content

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from promptkit.errors import RunError
 
-Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+#: Finite, and so far from the largest number that sums and products of some stay finite too.
+Number = Annotated[float, Field(ge=-1e100, le=1e100, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, le=1e100, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Pair = Annotated[list[Number], Field(min_length=2, max_length=2)]
+OpenPair = Annotated[list[Number | None], Field(min_length=2, max_length=2)]
 Factors = dict[str, str]
 
 
@@ -40,20 +46,20 @@ class Made(_Part):
 
 
 class _Records(_Part):
-    test: int
-    pool: int
+    test: Count
+    pool: Count
 
 
 class _Cost(_Part):
-    flops: float
-    seconds: float
+    flops: Amount
+    seconds: Amount
 
 
 class _Spread(_Part):
-    mean: float
-    std: float
-    min: float
-    max: float
+    mean: Number
+    std: Number
+    min: Number
+    max: Number
     ci95: Pair | None = None
 
 
@@ -65,13 +71,13 @@ class _Draw(_Part):
 class _Cell(_Part):
     method: str
     template: str
-    k: int | None
+    k: Count | None
     n: Annotated[int, Field(ge=1)]
-    accuracy: float | None
+    accuracy: Share | None
     ci95: Pair | None
     cost: _Cost
     draw: _Draw | None = None
-    macro_f1: float | None = None
+    macro_f1: Share | None = None
 
 
 class _Reading(_Part):
@@ -82,8 +88,8 @@ class _Reading(_Part):
 class _Method(_Part):
     method: str
     template: str
-    k: int | None
-    runs: int
+    k: Count | None
+    runs: Count
     accuracy: _Spread
     cost: _Cost
     train_cost: _Cost | None = None
@@ -97,30 +103,162 @@ class _BreakEven(_Part):
 
 class _Condition(_Part):
     method: str
-    k: int | None
+    k: Count | None
     draw: _Draw | None = None
 
 
 class _Paired(_Part):
     prompt: _Condition
     lora: _Condition
-    difference: float
+    difference: Number
     ci95: Pair
-    p_value: float
+    p_value: Number
     prompt_only_right: int
     lora_only_right: int
 
 
+class _Tokens(_Part):
+    template: Amount
+    demonstrations: Amount
+    input: Amount
+    label: Amount
+    generated: Amount
+    choices: Amount
+
+
+class _TrainingTokens(_Part):
+    template: Amount
+    input: Amount
+    completion: Amount
+    validation: Amount
+
+
+class _Training(_Part):
+    tokens: _TrainingTokens
+    flops: Amount
+
+
+class _OwnHardware(_Part):
+    per_1000: Amount
+    training: Amount | None
+
+
+class _ByTokens(_Part):
+    recomputed: Amount
+    shared: Amount
+    training: Amount | None
+
+
+class _Money(_Part):
+    local: _OwnHardware | None = None
+    tokens: _ByTokens | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_null(cls, given: Any) -> Any:
+        """Refuse a null where a key is left out: a key that is there has its prices."""
+        if isinstance(given, dict) and None in given.values():
+            raise ValueError("a price is null")
+        return given
+
+
+class _Spending(_Part):
+    method: str
+    template: str
+    k: Count | None
+    tokens_per_item: _Tokens
+    training: _Training | None
+    money: _Money | None = None
+
+
+class _Tried(_Part):
+    tried: Count
+    flops: Amount
+    seconds: Amount
+
+
+class _Choosing(_Part):
+    prompts: _Tried
+    adapters: _Tried
+
+
 class _Ledger(_Part):
-    conditions: list[dict[str, Any]]
-    choosing: dict[str, Any]
-    break_even_money: dict[str, dict[str, Any]]
+    conditions: list[_Spending]
+    choosing: _Choosing
+    break_even_money: dict[str, dict[str, Count | None]]
     prices: dict[str, Any] | None
+    assumptions: list[str] = []
+
+    @model_validator(mode="after")
+    def _are_priced(self) -> _Ledger:
+        """Refuse a ledger that has prices for some conditions and none for others."""
+        ways = [(row.money.local is None, row.money.tokens is None) if row.money else None for row in self.conditions]
+        if len(set(ways)) > 1 or (self.prices and None in ways):
+            raise ValueError("some conditions have prices that others have not")
+        return self
+
+
+class _Paid(_Part):
+    per_1000_shared: Amount
+    per_1000_recomputed: Amount
+
+
+class _Point(_Part):
+    rows: Count
+    rows_hash: str | None
+    runs: Count
+    accuracy: _Spread
+    accuracies: list[Share]
+    failed: Count | None
+    cost: _Paid
+
+
+class _Line(_Part):
+    name: str
+    kind: Literal["trained", "retrieved", "shared", "zero-shot"]
+    method: str
+    template: str
+    points: Annotated[Sequence[_Point], Field(min_length=1)]
+
+
+class _Accuracies(_Part):
+    lora: Share
+    prompt: Share
+
+
+class _Size(_Part):
+    rows: Count
+    prompt: dict[str, Any]
+    accuracy: _Accuracies
+    difference: Number
+    ci95: Pair
+    p_value: Share
+    adjusted: Share
+    ahead: Literal["lora", "prompt"] | None
+
+
+class _Change(_Part):
+    between: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    to: Literal["lora", "prompt"]
+
+
+class _Leads(_Part):
+    who: Literal["lora", "prompt"] | None
+    rows: Number | None
+    ci95: OpenPair
+
+
+class _Crossing(_Part):
+    against: Literal["prompting", "shared", "retrieved"]
+    template: str
+    sizes: Annotated[Sequence[_Size], Field(min_length=1)]
+    changes: list[_Change]
+    leads: _Leads
 
 
 class _Curves(_Part):
-    lines: list[dict[str, Any]]
-    crossings: list[dict[str, Any]]
+    lines: Annotated[Sequence[_Line], Field(min_length=1)]
+    crossings: list[_Crossing]
 
 
 class Comparison(_Part):
@@ -135,8 +273,8 @@ class Comparison(_Part):
     notes: list[str]
     cautions: list[str] = []
     labels: list[str] | None = None
-    chance: float | None = None
-    majority: float | None = None
+    chance: Share | None = None
+    majority: Share | None = None
     paired: _Paired | None = None
     ledger: _Ledger | None = None
     curves: _Curves | None = None
@@ -144,16 +282,16 @@ class Comparison(_Part):
 
 class _Lean(_Part):
     label: int | str | None
-    predicted: float
+    predicted: Number
     ci95: Pair
-    true: float
+    true: Number
 
 
 class _Repeat(_Part):
     from_end: int | None
-    rate: float
-    chance: float
-    excess: float
+    rate: Number
+    chance: Number
+    excess: Number
     ci95: Pair
 
 
@@ -163,32 +301,32 @@ class _StudyCell(_Cell):
 
 class _StudyMethod(_Method):
     factors: Factors
-    spread: float
+    spread: Number
     leans: list[_Lean] = []
     repeats: list[_Repeat] = []
 
 
 class _Share(_Part):
     factor: str
-    share: float
+    share: Number
     ci95: Pair
-    between: float | None
+    between: Number | None
 
 
 class _Level(_Part):
     value: str
     cells: int
-    mean: float
-    min: float
-    max: float
+    mean: Number
+    min: Number
+    max: Number
 
 
 class _Row(_Part):
     factors: Factors
-    lead: float
+    lead: Number
     ci95: Pair
-    p_value: float
-    adjusted: float
+    p_value: Number
+    adjusted: Number
     items_needed: int | None
 
 
@@ -202,11 +340,11 @@ class _Ranks(_Part):
     first: str
     second: str
     conditions: int
-    spearman: float
+    spearman: Number
     spearman_ci95: Pair
-    kendall: float
+    kendall: Number
     kendall_ci95: Pair
-    reversal: float
+    reversal: Number
 
 
 class _Form(_Part):
@@ -218,20 +356,20 @@ class _Form(_Part):
 
 class _Test(_Part):
     factors: Factors
-    runs: int
-    n: int
+    runs: Count
+    n: Count
     accuracy: _Spread
 
 
 class _End(_Part):
-    mean: float
-    std: float
+    mean: Number
+    std: Number
 
 
 class _Budget(_Part):
     calls: int
     full_calls: int
-    spread: float
+    spread: Number
     ci95: Pair
     best: _End
     worst: _End
