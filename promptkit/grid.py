@@ -22,7 +22,7 @@ from promptkit.library import find_names
 from promptkit.order import order_demonstrations, sample_orders
 from promptkit.order_search import Search, Wanted, first_candidates, parse_search
 from promptkit.parsing import is_whole, parse_toml, parse_whole
-from promptkit.plan import METHODS, Step, judge_spec, passes_over, refuse_methods
+from promptkit.plan import METHODS, Step, check_sizes, judge_spec, passes_over, refuse_methods
 from promptkit.prompt import check_system
 from promptkit.readings import choose_readings, refuse_readings
 from promptkit.record import Record
@@ -126,6 +126,7 @@ class StudySettings(TrainingOptions):
             if value is not None and value < 1:
                 raise PromptkitError(f"{name} is {value}; it must be 1 or more")
         check_system(self.system, chat=self.chat)
+        check_sizes(self.train_sizes)
         for name, values in (("formats", self.formats), ("orders", self.orders)):
             if any(is_whole(value) and parse_whole(value) < 1 for value in values):
                 raise PromptkitError(f"{name} are {', '.join(values)}; a number of them must be 1 or more")

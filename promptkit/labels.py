@@ -19,7 +19,7 @@ READINGS: Mapping[Reading, str] = {
 }
 #: All labels of a source, each with the names it is one of.
 Column = Callable[[], Iterable[tuple[Any, Sequence[str]]]]
-#: So many indices of which none is 0 and none is the last one counted from 1 are more than chance.
+#: So many indices of which none is 0 are more than chance: they may count from 1, and lack the last label.
 _MANY = 20
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 _ID = re.compile(r"-1|[0-9]{1,9}")
@@ -81,15 +81,17 @@ class LabelColumn:
         """Return whether ids count from 0 or from 1; what is open where they do not tell."""
         labels = self.labels or ()
         seen: set[int] = set()
+        count = 0
         for value, _ in numbers:
             number = _as_number(value)
             if number == 0:
                 return "index0"
             if number is not None and number in range(1, len(labels) + 1):
                 seen.add(int(number))
+                count += 1
                 if len(seen) == len(labels):
                     return "index1"
-        if seen <= {1} and len(labels) == 2:  # 0 and 1 are what two labels are numbered by
+        if seen <= {1} and len(labels) == 2 and count < _MANY:  # 0 and 1 are what two labels are numbered by
             return "index0"
         first = min(seen, default=1)
         return _tell_open(

@@ -102,8 +102,7 @@ class CompareSettings(TrainingOptions):
         for name in ("limit", "train_limit", "memory"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise PromptkitError(f"{name} is {getattr(self, name)}; it must be 1 or more")
-        if any(size < 2 for size in self.train_sizes):
-            raise PromptkitError(f"train sizes are {list(self.train_sizes)}; each must be 2 or more")
+        check_sizes(self.train_sizes)
         if any(k < 0 for k in self.shots):
             raise SelectionError(f"shots are {list(self.shots)}; each must be 0 (zero-shot) or more")
         if self.overlong not in (None, *OVERLONG, SKIP):
@@ -412,6 +411,12 @@ def _sizes(settings: CompareSettings, splits: Splits) -> list[int]:
 def judge_spec(task: Task, validation: Sequence[Record]) -> dict[str, str]:
     """Return the metric that chooses an adapter's epoch as a part of its cell's key; nothing where it is accuracy."""
     return {"metric": task.merit} if validation and task.merit != "accuracy" else {}
+
+
+def check_sizes(sizes: Sequence[int]) -> None:
+    """Raise PromptkitError for a train size that no adapter can be trained on."""
+    if any(size < 2 for size in sizes):
+        raise PromptkitError(f"train sizes are {list(sizes)}; each must be 2 or more")
 
 
 def passes_over(rows: int, epochs: int) -> int:

@@ -74,8 +74,16 @@ def test_all_splits_decide_and_no_limit_changes_it(project: Project) -> None:
     assert [record.label for record in load_records(task, "test", data="data")] == [0, 1]
 
 
+def test_many_ones_of_two_labels_are_open(project: Project) -> None:
+    """Twenty labels 1 of two, and no other, may count from 1 with the last class missing: an error, or as is set."""
+    with pytest.raises(DataError, match="'positive' counted from 0 or 'negative' counted from 1"):
+        read(project, TASK, [1] * 20)
+    assert read(project, TASK, [1] * 20, setting="index1") == [0] * 20
+    assert read(project, TASK, [1] * 20 + [0]) == [1] * 20 + [0]
+
+
 def test_of_two_labels_one_is_the_second(project: Project) -> None:
-    """Labels that are all 1 are the second of two, as 0 and 1 number them; labels that are all 2 are no label."""
+    """A few labels that are all 1 are the second of two, as 0 and 1 number them; labels that are all 2 are no label."""
     assert read(project, TASK, [1, "1"]) == [1, 1]
     assert read(project, TASK, [1, 2]) == [0, 1]
     with pytest.raises(

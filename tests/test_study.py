@@ -311,6 +311,7 @@ def test_values_of_a_preset_may_stand_alone(project: Project) -> None:
         ({"orders": ("0",)}, PromptkitError, "orders are 0; a number of them must be 1 or more"),
         ({"formats": ("own", "0")}, PromptkitError, "formats are own, 0; a number of them must be 1 or more"),
         ({"shots": (0,)}, SelectionError, "each must be 1 or more"),
+        ({"train_sizes": (16, 0)}, PromptkitError, "train sizes are .16, 0.; each must be 2 or more"),
         ({"preset": "lu2023"}, PromptkitError, r"unknown preset 'lu2023'.*Did you mean 'lu2022'\?"),
     ],
 )
