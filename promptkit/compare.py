@@ -25,6 +25,7 @@ from promptkit.plan import (
     bind_templates,
     choose_methods,
     keep_fitting,
+    list_shots,
     plan_steps,
 )
 from promptkit.prices import Prices, load_prices
@@ -123,9 +124,7 @@ def _describe_asked(
 ) -> Asked:
     """Return in which form the model is asked, over all methods."""
     templates = {bound.template.name: bound.template.hash for bound in bounds if _takes(methods, bound)}
-    zero = any(not method.startswith("few-shot") for method in methods)
-    few = settings.few if any(method.startswith("few-shot") for method in methods) else ()
-    return Asked(task.name, templates, (*([0] if zero else []), *few), settings.chat, settings.system)
+    return Asked(task.name, templates, list_shots(methods, settings.few), settings.chat, settings.system)
 
 
 def _takes(methods: Sequence[str], bound: BoundTemplate) -> bool:

@@ -40,22 +40,12 @@ _METHODS: tuple[tuple[type | tuple[type, ...], frozenset[str]], ...] = (
         str,
         frozenset(
             [
-                *("capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find", "format", "index"),
-                *(
-                    "format_map",
-                    "index",
-                    "isalnum",
-                    "isalpha",
-                    "isascii",
-                    "isdecimal",
-                    "isdigit",
-                    "isidentifier",
-                    "islower",
-                ),
-                *("isnumeric", "isprintable", "isspace", "istitle", "isupper", "join", "ljust", "lower", "lstrip"),
-                *("partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition"),
-                *("rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper"),
-                "zfill",
+                *("capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find", "format"),
+                *("format_map", "index", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier"),
+                *("islower", "isnumeric", "isprintable", "isspace", "istitle", "isupper", "join", "ljust", "lower"),
+                *("lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust"),
+                *("rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase"),
+                *("title", "upper", "zfill"),
             ]
         ),
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -248,6 +248,12 @@ def _by_shots(settings: CompareSettings) -> set[str]:
     if 0 in settings.shots:
         asked |= {method.replace("few", "zero") for method in asked if method.startswith("few-shot")}
     return {method for method in asked if settings.few or not method.startswith("few-shot")}
+
+
+def list_shots(methods: Iterable[str], shots: Iterable[int]) -> tuple[int, ...]:
+    """Return the numbers of demonstrations that prompts of these methods have: 0 where one shows none."""
+    few = [method.startswith("few-shot") for method in methods]
+    return (*([] if all(few) else [0]), *(shots if any(few) else ()))
 
 
 def refuse_methods(task: Task, methods: Sequence[str], model: Model) -> None:

@@ -32,6 +32,7 @@ from promptkit.origin import describe_origin
 from promptkit.outcome.cells import Done, write_predictions
 from promptkit.outcome.summary import describe_study, summarize_study
 from promptkit.outcome.words import describe_cautions
+from promptkit.plan import list_shots
 from promptkit.record import Record
 from promptkit.spending import Budget, Purse, check_budget, describe_spent, spend
 from promptkit.splits import Splits, load_splits, note_unlearned
@@ -424,10 +425,7 @@ def _find_share(budget: Budget, calls: int, seconds: float) -> float:
 def _describe_asked(task: Task, settings: StudySettings) -> Asked:
     """Return in which form the models are asked, over all cells."""
     templates = {bound.template.name: bound.template.hash for bound, _ in bind_ways(task, settings)}
-    few = any(method.startswith("few-shot") for method in settings.methods)
-    zero = any(not method.startswith("few-shot") for method in settings.methods)
-    shots = (*([0] if zero else []), *(settings.shots if few else ()))
-    return Asked(task.name, templates, shots, settings.chat, settings.system)
+    return Asked(task.name, templates, list_shots(settings.methods, settings.shots), settings.chat, settings.system)
 
 
 def _bundle_up(points: Sequence[Point]) -> list[list[Point]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy
@@ -10,6 +11,8 @@ import pytest
 from promptkit.errors import DataError
 from promptkit.prompt import Generation, Message, Prompt
 from promptkit.score.rows import read_prompts
+from promptkit.verbs.row_file import score_file
+from tests.conftest import Project
 
 ROW = {"prompt": "Sentiment:", "choices": [" positive", " negative"]}
 
@@ -110,3 +113,13 @@ def test_content_free_prompts_belong_to_choices() -> None:
     generation = {"stop": [], "max_tokens": 5, "answer": None}
     with pytest.raises(DataError, match="content-free prompts calibrate choices; here the model writes first"):
         read_prompts([{**ROW, "generation": generation, "domain": ["x"]}])
+
+
+def test_a_bad_row_of_a_file_is_named(project: Project) -> None:
+    """By its line, or, in a JSON file, which has no lines that count, by its record."""
+    rows = [{"prompt": "a", "choices": [" b", " c"]}, {"prompt": "a"}]
+    project.write("rows.jsonl", "\n".join(map(json.dumps, rows)) + "\n")
+    project.write("rows.json", json.dumps(rows))
+    for name, place in (("rows.jsonl", "rows.jsonl:2"), ("rows.json", "rows.json, record 1")):
+        with pytest.raises(DataError, match=rf"^{place}: "):
+            score_file(name, model="tiny")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,6 +31,9 @@ from promptkit.cli.options import (
 from promptkit.cli.output import brief, echo, print_json, print_rows, tracking
 from promptkit.cli.sources import for_rows
 from promptkit.local import DataFiles
+
+if TYPE_CHECKING:
+    from promptkit.verbs.predicting import Written
 
 
 @click.command()
@@ -141,18 +145,7 @@ def predict(
         labeller = open_labeller(adapter, **settings)
         result = {"task": labeller.bound.task.name, "model": adapter}
         if out:
-            written = labeller.label_file(records, Path(out), track)
-            errors = None if written.errors is None else str(written.errors)
-            if as_json:
-                one = written.one_answer.as_dict() if written.one_answer else None
-                counts = {"rows": written.rows, "left_out": written.left_out, "errors": errors, "one_answer": one}
-                print_json({**result, "out": out, **counts})
-            else:
-                more = f"; {written.left_out:,} left out, with reasons in {errors}" if errors else ""
-                echo(f"{written.rows:,} rows written to {out}{more}", err=True)
-                if written.one_answer:
-                    share, answer = written.one_answer.share, written.one_answer.answer
-                    echo(f"note: {100 * share:.1f} % of the rows got one answer, {answer!r:.60}", err=True)
+            _print_written(labeller.label_file(records, Path(out), track), out, result if as_json else None)
             return
         left_out: list[Any] = []
         found = labeller.label_all(records, track, left_out.append)
@@ -165,6 +158,19 @@ def predict(
             echo(f"left out: {row['place']}: {row['error']}", err=True)
         if left_out:
             echo(f"{len(left_out):,} rows left out", err=True)
+
+
+def _print_written(written: Written, out: str, result: Mapping[str, Any] | None) -> None:
+    """Say what was written to a file: as JSON, with what else there is in `result`, or in words where that is None."""
+    errors, one = None if written.errors is None else str(written.errors), written.one_answer
+    if result is not None:
+        counts = {"rows": written.rows, "left_out": written.left_out, "errors": errors}
+        print_json({**result, "out": out, **counts, "one_answer": one.as_dict() if one else None})
+        return
+    more = f"; {written.left_out:,} left out, with reasons in {errors}" if errors else ""
+    echo(f"{written.rows:,} rows written to {out}{more}", err=True)
+    if one:
+        echo(f"note: {100 * one.share:.1f} % of the rows got one answer, {one.answer!r:.60}", err=True)
 
 
 @click.command()

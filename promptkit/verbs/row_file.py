@@ -61,13 +61,7 @@ def score_file(
         raise DataError(f"{source}: no rows; one object with `prompt` and `choices` per line is expected")
     names = choose_readings(calibrate, refuse_rows(prompts) if calibrate else {})
     prompts = keep_needed(prompts, names)
-    templates = {prompt.template: prompt.template_hash for prompt in prompts if prompt.template}
-    tasks = {prompt.task for prompt in prompts}
-    shots = tuple({len(prompt.demonstration_ids) for prompt in prompts})
-    card = card_of(model)
-    if card and not (templates and len(tasks) == 1):  # rows that do not say are asked in nobody's template
-        card = card.model_copy(update={"task": "", "template": "", "demonstrations": 0})
-    warn_of_other_form(model, Asked(", ".join(tasks), templates, shots, chat, system), card)
+    _warn_of_other_form(model, prompts, chat, system)
     loaded = load_model(model, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     asked = {"batch_tokens": batch_tokens, "memory": memory}
     options = {**sampling, **{name: value for name, value in asked.items() if value is not None}}
@@ -115,6 +109,17 @@ def score_file(
     }
 
 
+def _warn_of_other_form(model: str, prompts: Sequence[Prompt], chat: bool, system: str) -> None:
+    """Warn where the rows ask an adapter in another form than it was trained in, as far as they say their form."""
+    templates = {prompt.template: prompt.template_hash for prompt in prompts if prompt.template}
+    tasks = {prompt.task for prompt in prompts}
+    shots = tuple({len(prompt.demonstration_ids) for prompt in prompts})
+    card = card_of(model)
+    if card and not (templates and len(tasks) == 1):  # rows that do not say are asked in nobody's template
+        card = card.model_copy(update={"task": "", "template": "", "demonstrations": 0})
+    warn_of_other_form(model, Asked(", ".join(tasks), templates, shots, chat, system), card)
+
+
 def _say_low(mass: float | None) -> list[str]:
     return [f"{LOW_MASS_MEANS}: {100 * mass:.2g} %"] if mass is not None and mass < LOW_MASS else []
 
@@ -126,7 +131,7 @@ def _read_prompts(path: Path, chat: bool, system: str) -> Iterator[tuple[int, Pr
         try:
             [prompt] = read_prompts([row], chat=chat, system=system, first=position)
         except DataError as error:
-            raise DataError(f"{path}:{number}: {str(error).partition(': ')[2]}") from error
+            raise DataError(f"{place_of(path, number)}: {str(error).partition(': ')[2]}") from error
         yield number, prompt
 
 

@@ -23,6 +23,7 @@ from promptkit.verbs.templates import bind_matching
 from promptkit.work import SAVE_SECONDS, Track
 
 if TYPE_CHECKING:
+    from promptkit.adapter import Adapter
     from promptkit.models import Model
     from promptkit.record import Record
 
@@ -92,16 +93,21 @@ def train_source(
         progress=track("training") if track and is_first_process() else None,
         **settings,
     )
+    notes += adapter.notes if holds_rows(source) else ()
+    timing = {"dtype_seconds": timed} if timed else {}
+    return {**describe_training(adapter), "model": model, **timing, "notes": notes}
+
+
+def describe_training(adapter: Adapter) -> dict[str, Any]:
+    """Return what came of a training as JSON, with what the adapter's card says of it."""
     from promptkit.adapter import read_card
 
-    card = read_card(path)
+    card = read_card(adapter.path)
     return {
         "adapter": str(adapter.path),
         "task": card.task,
         "template": card.template,
-        "model": model,
         "dtype": card.dtype,
-        **({"dtype_seconds": timed} if timed else {}),
         "settings": card.settings.model_dump(mode="json"),
         "rows": adapter.rows,
         "epochs": adapter.epochs,
@@ -112,7 +118,6 @@ def train_source(
         "tokens_trained": adapter.tokens_trained,
         "padded": adapter.padded,
         "seconds": adapter.seconds,
-        "notes": [*notes, *(adapter.notes if holds_rows(source) else ())],
     }
 
 
