@@ -1,4 +1,4 @@
-"""Files in, where they are plain files, and rows into files that are there whole or not at all."""
+"""Read plain files, and write rows into files that are there whole or not at all."""
 
 from __future__ import annotations
 

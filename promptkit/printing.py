@@ -1,4 +1,4 @@
-"""What a template may print, and the filters and tests it has: those of Jinja2 whose work can be bounded."""
+"""Check what a template prints, and give it those of Jinja2's filters and tests whose work can be bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text on its way to a terminal: characters that it would obey become pictures of themselves."""
+"""Make text safe for a terminal: characters that it would obey become pictures of themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verbs that measure: compare, study, score, report."""
+"""The verbs that measure: compare, study, score, rerun, report."""
 
 from __future__ import annotations
 

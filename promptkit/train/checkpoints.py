@@ -1,4 +1,4 @@
-"""An unfinished training into a folder beside its output, from which it goes on, and back."""
+"""Keep an unfinished training in a folder beside its output, from which it goes on."""
 
 from __future__ import annotations
 

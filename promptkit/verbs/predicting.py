@@ -1,4 +1,4 @@
-"""A file of records into labels, by an adapter or the model it was merged into."""
+"""Label a file of records by an adapter, or by the model it was merged into."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows into an output file that a kill interrupts and the same command goes on with, to the same bytes."""
+"""Keep the rows of an unfinished output file, so that the same command goes on after a kill, to the same bytes."""
 
 from __future__ import annotations
 
