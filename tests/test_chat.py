@@ -19,6 +19,7 @@ from promptkit.errors import ModelError, PromptkitError, PromptkitWarning, RunEr
 from promptkit.evaluate import LOW_MASS, measure_mass
 from promptkit.models import load_model
 from promptkit.prompt import Message, place_system
+from promptkit.report.findings import describe_mass
 from promptkit.score import score
 from promptkit.score.rows import read_prompts
 from promptkit.score.sheets import open_sheets
@@ -456,3 +457,10 @@ def test_writing_ends_with_the_turn() -> None:
     assert open_sheets(scored, [replace(asked[0], text="a")], False)[0].request == Request(
         tuple(own.encode("a")), (), 8
     )
+
+
+def test_a_small_mass_is_not_shown_as_none() -> None:
+    """A share far below a percent is told with two digits, not as 0.0 %."""
+    method = {"method": "zero-shot", "template": "films/plain", "k": 0, "train_rows": None, "pool_rows": None}
+    lines = [describe_mass({"methods": [method]}, [{**method, "choice_mass": mass}])[0] for mass in (0.054, 0.000019)]
+    assert [line.split("zero-shot ")[1] for line in lines] == ["5.4 %.", "0.0019 %."]

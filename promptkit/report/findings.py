@@ -51,8 +51,13 @@ def describe_mass(result: Result, methods: Sequence[Result]) -> list[str]:
     if not known:
         return []
     told = known if len(known) <= _TOLD else [known[0], known[-1]]
-    shares = [f"{_name_of(each, result)} {percent(each['choice_mass'])} %" for each in told]
+    shares = [f"{_name_of(each, result)} {_small_percent(each['choice_mass'])} %" for each in told]
     return [f"Probability of the choices together: {(', ' if len(known) <= _TOLD else ' to ').join(shares)}."]
+
+
+def _small_percent(share: float) -> str:
+    """Return a share as percent, with two digits where one after the point would hide it: 5.4, 0.0019."""
+    return percent(share) if share >= 0.001 or not share else f"{100 * share:.2g}"
 
 
 def _name_of(condition: Result, result: Result) -> str:
