@@ -13,7 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from promptkit.data import check_limit, describe_source, iterate_records, load_records, sample_records
+from promptkit.data import (
+    check_limit,
+    describe_source,
+    is_one_file,
+    iterate_records,
+    load_records,
+    sample_records,
+)
 from promptkit.errors import DataError, PromptkitWarning, TemplateError
 from promptkit.files import rows_to_table
 from promptkit.local import Data
@@ -22,7 +29,7 @@ from promptkit.pair import pair_table
 from promptkit.prompt import Prompt, build_prompt, check_system, prompt_row
 from promptkit.record import Record
 from promptkit.select import Draw, Embed, Probabilities, Selector
-from promptkit.splits import describe_missing, is_cut, iterate_half
+from promptkit.splits import describe_missing, is_cut, iterate_half, leave_out_tested
 from promptkit.task import Task, load_task
 from promptkit.template import BoundTemplate, Template, is_glob, load_template, match_templates
 
@@ -121,8 +128,12 @@ def iterate_prompts(
     task, bound = _bind(task, template, system)
     show: Callable[[Record, int], tuple[Record, ...]] = no_demonstrations
     if k:
-        pool = _take(task, pool_split, "train", train_limit, seed, data, labelled=True)
-        pool = tuple(pool)
+        pool = tuple(_take(task, pool_split, "train", None, seed, data, labelled=True))
+        if split != (pool_split or "train") and not (data is not None and is_one_file(data) and split):
+            tested = _take(task, split, "test", None, seed, data, labelled=False)
+            pool = leave_out_tested(pool, tuple(tested), split or "test")
+        if train_limit is not None:
+            pool = tuple(sample_records(pool, check_limit(train_limit), seed=seed))
         warn_missing(task, pool)
         draw = Draw(selection or default_selection(task), order, seed, seed if order_seed is None else order_seed)
         show = Demonstrations(pool, draw, embed=embed, probabilities=probabilities)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ from promptkit.data import (
     load_records,
     sample_records,
 )
-from promptkit.errors import DataError
+from promptkit.errors import DataError, PromptkitWarning
 from promptkit.files import open_input
 from promptkit.local import Data, DataFiles, as_data
 from promptkit.record import Record
@@ -213,6 +214,19 @@ def describe_unlearned(where: str, labels: Sequence[str]) -> str:
 
 def _name(labels: Sequence[str]) -> str:
     return ", ".join(map(repr, labels[:_MOST_NAMED])) + (" …" if len(labels) > _MOST_NAMED else "")
+
+
+def leave_out_tested(pool: Sequence[Record], tested: Sequence[Record], split: str = "test") -> tuple[Record, ...]:
+    """Return the records of a pool that ask nothing that `tested` records ask; warns of how many are left out.
+
+    Demonstrations that show the answer to what is asked are so in no verb's prompts. Raises DataError where none stay.
+    """
+    kept, notes = _leave_out(pool, {split: tested}, "training")
+    if not kept:
+        raise DataError(f"every training record is also a {split} record; none is left for demonstrations")
+    for note in notes:
+        warnings.warn(note, PromptkitWarning, stacklevel=3)
+    return tuple(kept)
 
 
 def _leave_out(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from promptkit.build import iterate_prompts
+from promptkit.errors import PromptkitWarning
 from promptkit.record import Record
 from promptkit.sets.copies import Findings, find_copies, find_overlap, keep_all, normalize_text, survey_records
 
@@ -161,3 +164,14 @@ def test_sources_of_one_question_share_no_record() -> None:
 def test_copies_with_another_answer_are_counted() -> None:
     """A removed copy whose label is not that of the record that stays is counted."""
     assert clean(records(["a", "a", "b", "b"], [0, 1, 1, 1]), near=True).conflicts == 1
+
+
+def test_demonstrations_of_built_prompts_are_no_copies_of_tested_records(tmp_path: Path) -> None:
+    """What a test record asks is no demonstration of another one's prompt either, as in `score`; it is said once."""
+    rows = {"train": ["the soup is cold", "a fine film", "dull at length"], "test": ["The soup is cold!", "so long"]}
+    for split, texts in rows.items():
+        lines = [f"{text},{place % 2}\n" for place, text in enumerate(texts)]
+        (tmp_path / f"{split}.csv").write_text("sentence,label\n" + "".join(lines))
+    with pytest.warns(PromptkitWarning, match="1 training records that are also test records were left out"):
+        prompts = list(iterate_prompts("sst2", "sentiment/plain", k=2, selection="random", data=tmp_path))
+    assert {name for prompt in prompts for name in prompt.demonstration_ids} == {"train-1", "train-2"}

@@ -12,10 +12,11 @@ from promptkit.build import (
     no_demonstrations,
     warn_missing,
 )
-from promptkit.data import load_records
+from promptkit.data import is_one_file, load_records
 from promptkit.local import Data
 from promptkit.prompt import build_prompt, check_system, render_answer, render_pieces, trim_answer
 from promptkit.select import Draw
+from promptkit.splits import leave_out_tested
 from promptkit.task import load_task
 from promptkit.template import BoundTemplate
 from promptkit.verbs.templates import bind_matching
@@ -66,6 +67,8 @@ def show_prompts(
     if any(shots):
         draw = Draw(selection or default_selection(loaded), order or "given", seed, seed)
         pool = load_records(loaded, "train", data=data)
+        if split != "train" and not (data is not None and is_one_file(data)):
+            pool = list(leave_out_tested(pool, load_records(loaded, split, data=data, labelled=False), split))
         warn_missing(loaded, pool)
         give = Demonstrations(pool, draw)
     return [
