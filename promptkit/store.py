@@ -266,6 +266,7 @@ def read_made(folder: Path) -> tuple[dict[str, Any], dict[str, Any], object]:
     path = folder / "run.json"
     if not os.path.lexists(path):
         raise RunError(f"{folder}: holds no run (no run.json); give the folder of a run")
+    check_inside(folder, path)
     found = _read_object(path)
     settings, made_with = found.get("settings"), found.get("versions")
     if not isinstance(settings, dict) or not isinstance(made_with, dict):

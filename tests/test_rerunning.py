@@ -107,7 +107,7 @@ def test_the_verb_says_whether_all_is_the_same(small: Model) -> None:
     assert found["reproduced"]
 
 
-@pytest.mark.parametrize("change", ["gone", "link", "edited", "outside", "origin", "none", "list"])
+@pytest.mark.parametrize("change", ["gone", "link", "run", "edited", "outside", "origin", "none", "list"])
 def test_what_was_done_to_the_run_is_one_line(small: Model, change: str, project: Project) -> None:
     """Missing, linked, edited and foreign sources are errors that name the file; nothing is run."""
     compare("films", model=small.name, out="run", **COMPARED)
@@ -129,6 +129,8 @@ def test_what_was_done_to_the_run_is_one_line(small: Model, change: str, project
     else:
         content["origin"]["settings"]["shots"] = "x"
     made.write_text(json.dumps(content))
+    if change == "run":
+        made.symlink_to(made.rename("elsewhere.json").resolve())
     with pytest.raises(PromptkitError) as caught:
         rerun("run")
     assert "run" in str(caught.value)
