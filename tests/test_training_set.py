@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 import promptkit as pk
 from promptkit.build import iterate_pairs
-from promptkit.errors import DataError, SelectionError, TaskError, TemplateError
+from promptkit.errors import DataError, PromptkitWarning, SelectionError, TaskError, TemplateError
 from promptkit.record import Record
 from promptkit.sets import TrainingSet, make_mixture, make_set
 from promptkit.splits import load_splits
@@ -244,7 +244,8 @@ def test_one_file_is_cut_as_a_comparison_cuts_it(sets: Project) -> None:
     """Prompts are of the half that a comparison tests on, pairs and demonstrations of the other, without its copies."""
     sets.write("all.jsonl", lines(range(60)) + lines(range(20)).replace('"r', '"copy'))
     there = load_splits(load_task("films"), data="all.jsonl")
-    prompts = pk.build_prompts("films", "films/plain", data="all.jsonl", k=2)
+    with pytest.warns(PromptkitWarning, match="training records that are also test records were left out"):
+        prompts = pk.build_prompts("films", "films/plain", data="all.jsonl", k=2)
     tested = {record.id for record in there.test}
     assert set(prompts["id"]) == tested
     assert len(prompts) == 40
