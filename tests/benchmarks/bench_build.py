@@ -15,6 +15,7 @@ from promptkit.data import iterate_records
 from promptkit.pair import pair_table
 from promptkit.sets import make_set
 from promptkit.sets.copies import survey_records
+from promptkit.template import Template, load_template
 
 ROWS = 100_000
 WORDS = [
@@ -38,6 +39,9 @@ WORDS = [
     "why",
 ]
 
+FILTERS = "{{ text | trim | upper | replace('A', 'a') }} ({{ text | length }})"
+LOOP = "{% for word in text.split() %}{{ loop.index }}. {{ word }}\n{% endfor %}"
+
 
 def best(work: Callable[[], object], times: int = 3) -> float:
     """Return the CPU seconds of the quickest of some runs: the others measure what else the machine did."""
@@ -47,6 +51,14 @@ def best(work: Callable[[], object], times: int = 3) -> float:
         work()
         seconds.append(time.process_time() - started)
     return min(seconds)
+
+
+def _write(folder: Path, name: str, body: str) -> Template:
+    """Write a template whose input macro has this body, and load it."""
+    macros = {"instruction(labels)": "Say {{ labels | either }}.", "input(text)": body, "target(label)": " {{ label }}"}
+    path = folder / f"{name}.jinja"
+    path.write_text("\n".join(f"{{% macro {head} %}}{text}{{% endmacro %}}" for head, text in macros.items()))
+    return load_template(path)
 
 
 def main() -> None:
@@ -61,6 +73,7 @@ def main() -> None:
         bare = jinja2.Environment().from_string("Text: {{ text }}\nSentiment:").render
         weights = {"sentiment/plain": 2.0, "sentiment/form": 1.0}
         whole, drawn = (make_set(task, way, data=path, split="train", copies="keep") for way in (template, weights))
+        limited = {name: _write(Path(folder), name, body) for name, body in (("filters", FILTERS), ("loop", LOOP))}
         ways: dict[str, Callable[[], object]] = {
             "file to datasets.Dataset (build_pairs)": lambda: pk.build_pairs(task, template, data=path, split="train"),
             "records to Arrow table (pair_table)": lambda: pair_table(bound, records),
@@ -69,6 +82,10 @@ def main() -> None:
             "records into what finds copies": lambda: survey_records(records, seed=0),
             "bare Jinja2 render of the prompt alone": lambda: [bare(text=text) for text in texts],
         }
+        for name, body in (("filters", FILTERS), ("loop", LOOP)):
+            alone, made = jinja2.Environment().from_string(body).render, limited[name].bind(task)
+            ways[f"records to Arrow table, {name}"] = lambda made=made: pair_table(made, records)
+            ways[f"bare Jinja2 render, {name}"] = lambda alone=alone: [alone(text=text) for text in texts]
         for name, work in ways.items():
             print(f"{name:<42} {ROWS / best(work):>10,.0f} per second")
 
