@@ -11,6 +11,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from promptkit._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from promptkit.build import build_pairs as build_pairs
     from promptkit.build import build_prompts as build_prompts
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from promptkit.template import load_template as load_template
     from promptkit.train import train as train
 
-__version__ = "0.1.0"
 
 _HOME = {
     "PromptkitError": "promptkit.errors",

@@ -17,8 +17,8 @@ from promptkit.errors import DataError, PatternError, PromptkitWarning, RecordEr
 from promptkit.files import check_readable, is_there
 from promptkit.folders import check_data_inside, find_split, read_feature_names
 from promptkit.labels import LabelColumn, Reading, find_truths, match_class_name
-from promptkit.library import display_path
 from promptkit.local import Data, DataFiles, RowSets, as_data
+from promptkit.paths import display_path
 from promptkit.patterns import compile_pattern
 from promptkit.record import Record
 from promptkit.rows import (

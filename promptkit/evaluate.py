@@ -137,7 +137,7 @@ def ask_model(selection: str, model: Model, bound: BoundTemplate, *, chat: bool 
 
 def find_encoder() -> str:
     """Return what turns texts into vectors here: the name of a sentence encoder, or `HIDDEN`."""
-    from promptkit.embed import ENCODER
+    from promptkit.select.sentence_encoder import ENCODER
 
     return ENCODER if find_spec("sentence_transformers") else HIDDEN
 

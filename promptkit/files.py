@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import orjson
 
 from promptkit.errors import DataError, InputError, RunError
-from promptkit.library import lies_in
+from promptkit.paths import lies_in
 from promptkit.staging import MADE, give_name, make_place, sweep, take_back, write_journal
 
 if TYPE_CHECKING:
@@ -387,3 +387,12 @@ def iterate_tables(rows: Iterable[Mapping[str, Any]], columns: Columns) -> Itera
     yield columns.table(batch)
     while batch := list(itertools.islice(iterator, GROUP_ROWS)):
         yield columns.table(batch)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file, in place of one that is there, so that it is whole also after a kill or on a full disk.
+
+    Raises RunError where it cannot be written; nothing half-written stays.
+    """
+    with new_file(path, replace=True) as file:
+        file.write(content)

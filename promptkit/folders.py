@@ -9,7 +9,7 @@ from typing import Any
 
 from promptkit.errors import DataError, InputError
 from promptkit.files import is_there, open_input
-from promptkit.library import display_path, lies_in, real_path
+from promptkit.paths import display_path, lies_in, real_path
 from promptkit.rows import SUFFIXES
 
 #: The bytes of a README that are looked at.

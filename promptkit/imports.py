@@ -10,7 +10,7 @@ import jinja2
 from jinja2 import meta, nodes
 
 from promptkit.errors import TemplateError, nearest
-from promptkit.library import display_path
+from promptkit.paths import display_path
 from promptkit.sandbox import parse
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+
+from promptkit.paths import real_path
 
 _PACKAGE = Path(__file__).parent
 #: The folder that stands for all others while a run is made again, and files in it by the paths they once had.
@@ -55,21 +56,3 @@ def find_names(kind: str, suffix: str) -> dict[str, Path]:
             if not any(part.startswith(("_", ".")) for part in relative.parts):
                 names.setdefault(relative.with_suffix("").as_posix(), path)
     return dict(sorted(names.items()))
-
-
-def real_path(path: str | Path) -> Path:
-    """Return where a path leads in the end; one that leads to itself, or nowhere, stays as it is."""
-    return Path(os.path.realpath(path))
-
-
-def lies_in(path: str | Path, folder: str | Path) -> bool:
-    """Whether a path leads to a place in a folder, or to the folder itself, in the end: behind all links and `..`."""
-    return real_path(path).is_relative_to(real_path(folder))
-
-
-def display_path(path: Path) -> str:
-    """Return `path` as a user would type it: relative to the working directory where it lies below it."""
-    try:
-        return str(real_path(path).relative_to(real_path(Path.cwd())))
-    except ValueError:
-        return str(path)

@@ -13,7 +13,7 @@ from jinja2 import nodes
 
 from promptkit.errors import PromptkitError, TemplateError, nearest
 from promptkit.imports import define_names
-from promptkit.library import display_path, real_path
+from promptkit.paths import display_path, real_path
 from promptkit.prompt import render_completion, render_text
 from promptkit.record import Record
 from promptkit.sandbox import make_environment

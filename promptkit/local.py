@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from promptkit.errors import DataError, nearest
 from promptkit.files import is_there
 from promptkit.labels import READINGS, Reading
-from promptkit.library import real_path
+from promptkit.paths import real_path
 from promptkit.rows import Cells, Row, find_class_names, parse_delimiter, schema_class_names
 
 if TYPE_CHECKING:

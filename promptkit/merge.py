@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from promptkit.adapter import AdapterCard, Merged, find_card, share_weights, write_card
 from promptkit.errors import ModelError, PromptkitWarning
 from promptkit.files import check_free, new_folder
-from promptkit.models import check_dtype, count_embeddings, load_model, quiet_transformers
+from promptkit.libraries import quiet_transformers
+from promptkit.models import check_dtype, count_embeddings, load_model
 from promptkit.models.adapter import ask_card
 from promptkit.models.quantize import NF4
 from promptkit.models.source import is_adapter, locate

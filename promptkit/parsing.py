@@ -88,3 +88,24 @@ def _whole_numbers(value: Any) -> Iterator[int]:
             yield from _whole_numbers(entry)
     elif isinstance(value, int):
         yield value
+
+
+def first_difference(found: Any, wanted: Any, name: str = "") -> str:
+    """Return `seed = 0, not 1` for the first difference, with the names that lead to it; or nothing."""
+    if found == wanted:
+        return ""
+    if not (isinstance(found, dict) and isinstance(wanted, dict)):
+        return f"{name} = {_brief(found)}, not {_brief(wanted)}"
+    for key in sorted(found.keys() | wanted.keys()):
+        inner = key if name in ("", "settings", "grid") else f"{name}.{key}"
+        if key not in found or key not in wanted:
+            return f"no {inner}, not {_brief(wanted[key])}" if key in wanted else f"{inner}, which is not given now"
+        difference = first_difference(found[key], wanted[key], inner)
+        if difference:
+            return difference
+    return ""
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -22,7 +22,7 @@ from jinja2.loaders import split_template_path
 from promptkit.environment import Rewrite, Sandbox
 from promptkit.errors import TemplateError, nearest
 from promptkit.files import LARGEST_SOURCE, is_there, read_input
-from promptkit.library import display_path, lies_in
+from promptkit.paths import display_path, lies_in
 from promptkit.printing import check_printed
 
 # Jinja2's lexer turns every line ending into "\n". Carriage returns travel through it as these characters, which

@@ -190,7 +190,8 @@ class ProbingWriter:
         import torch
         from transformers import StoppingCriteriaList
 
-        from promptkit.models import check_ids, quiet_transformers
+        from promptkit.libraries import quiet_transformers
+        from promptkit.models import check_ids
 
         model, network = self.model, self.model.network
         ids = model.encoder.encode(text) or [model.encoder.opening_token()]

@@ -9,8 +9,8 @@ from typing import Any
 
 from promptkit.errors import DataError, RunError
 from promptkit.files import check_all_readable, is_there, read_input
-from promptkit.library import lies_in
 from promptkit.parsing import parse_json_object
+from promptkit.paths import lies_in
 from promptkit.rows import number_rows
 from promptkit.staging import sweep
 

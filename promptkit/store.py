@@ -15,10 +15,8 @@ several processes may fill the same folder. A temporary file names the process t
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -38,13 +36,14 @@ from promptkit.files import (
     new_file,
     read_input,
     unwritable,
+    write_whole,
 )
-from promptkit.parsing import parse_json_object
+from promptkit.libraries import versions
+from promptkit.parsing import first_difference, parse_json_object
 from promptkit.staging import ADAPTER, MADE, MARK, Place, find_foreign, find_place, is_hidden, make_place, sweep_folder
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
-PACKAGES = ("promptkit", "torch", "transformers", "peft", "datasets")
 #: Copies of task and template files, and results of a study before its grid grew.
 SOURCES, EARLIER = "sources", "earlier"
 #: What a finished run holds beside its cells.
@@ -285,24 +284,6 @@ def default_folder(task: str, settings: Mapping[str, JSON]) -> Path:
     return Path("runs") / f"{task}-{digest[:8]}"
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that figures depend on, and of Python, importing none of them."""
-    found = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for package in PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file, in place of one that is there, so that it is whole also after a kill or on a full disk.
-
-    Raises RunError where it cannot be written; nothing half-written stays.
-    """
-    with new_file(path, replace=True) as file:
-        file.write(content)
-
-
 @contextmanager
 def _workplace(final: Path) -> Iterator[Path]:
     """Yield the folder in which `final` is made: the same after a kill, a new one while another process has that.
@@ -425,27 +406,6 @@ def _set_aside(folder: Path) -> None:
     for path in found:
         with suppress(FileNotFoundError):  # another process was first
             os.replace(path, place / path.name)
-
-
-def first_difference(found: Any, wanted: Any, name: str = "") -> str:
-    """Return `seed = 0, not 1` for the first difference, with the names that lead to it; or nothing."""
-    if found == wanted:
-        return ""
-    if not (isinstance(found, dict) and isinstance(wanted, dict)):
-        return f"{name} = {_brief(found)}, not {_brief(wanted)}"
-    for key in sorted(found.keys() | wanted.keys()):
-        inner = key if name in ("", "settings", "grid") else f"{name}.{key}"
-        if key not in found or key not in wanted:
-            return f"no {inner}, not {_brief(wanted[key])}" if key in wanted else f"{inner}, which is not given now"
-        difference = first_difference(found[key], wanted[key], inner)
-        if difference:
-            return difference
-    return ""
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _write_cell(path: Path, spec: Mapping[str, JSON], name: str, value: Mapping[str, JSON]) -> None:

@@ -24,8 +24,9 @@ from pydantic import (
 from promptkit.errors import PatternError, TaskError, nearest
 from promptkit.files import LARGEST_SOURCE, read_input
 from promptkit.labels import Reading
-from promptkit.library import display_path, find_names, kept_file
+from promptkit.library import find_names, kept_file
 from promptkit.parsing import parse_toml
+from promptkit.paths import display_path
 from promptkit.patterns import compile_pattern
 from promptkit.rows import parse_delimiter
 

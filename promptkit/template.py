@@ -20,8 +20,9 @@ from promptkit.environment import Rewrite, Sandbox
 from promptkit.errors import PatternError, PromptkitWarning, TemplateError, nearest
 from promptkit.files import is_there
 from promptkit.imports import Source, parse_all
-from promptkit.library import display_path, find_names, kept_file, lies_in, real_path, search_folders
+from promptkit.library import find_names, kept_file, search_folders
 from promptkit.limits import Budget
+from promptkit.paths import display_path, lies_in, real_path
 from promptkit.record import Record
 from promptkit.sandbox import RENDER_ERRORS, explain_render_error, folder_loader, make_environment
 from promptkit.task import Task

@@ -9,11 +9,12 @@ import numpy
 import pytest
 import torch
 
-from promptkit.embed import HiddenStates, SentenceEncoder
+from promptkit.embed import HiddenStates
 from promptkit.errors import ModelError
 from promptkit.models import Model, load_model
 from promptkit.record import Record
 from promptkit.select import Selector
+from promptkit.select.sentence_encoder import SentenceEncoder
 
 TEXTS = ["a warm little film", "the jokes never land", "", "two hours of grey soup"]
 

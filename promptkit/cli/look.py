@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-import promptkit
 from promptkit.cli.options import (
     CHAT,
     DATA,
@@ -55,7 +54,9 @@ def show(task: str, as_json: bool, **settings: Any) -> None:
 @JSON
 def lint(paths: Sequence[str], as_json: bool) -> None:
     """Find defects in templates and tasks, without a model: all that can be found, or those of PATHS."""
-    result = promptkit.lint(paths)
+    from promptkit.lint import lint as find_defects
+
+    result = find_defects(paths)
     if as_json:
         print_json(
             {

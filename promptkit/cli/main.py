@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-import promptkit
+from promptkit._version import __version__
 from promptkit.cli.adapt import merge, predict, train
 from promptkit.cli.look import lint, list_, show
 from promptkit.cli.measure import compare, report, rerun, score, study
@@ -41,7 +41,7 @@ class _ReaderLeftError(Exception):
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(promptkit.__version__, package_name="promptkit")
+@click.version_option(__version__, package_name="promptkit")
 def cli() -> None:
     """Prompts and training pairs from one template, compared by accuracy, stability and cost."""
 
@@ -108,7 +108,7 @@ def main() -> None:
 
 def _keep_traceback() -> str:
     """Write the traceback of what is being handled to a new file; return where it is, and what to do with it."""
-    report = f"promptkit {promptkit.__version__}, Python {sys.version}\n{sys.argv}\n\n{traceback.format_exc()}"
+    report = f"promptkit {__version__}, Python {sys.version}\n{sys.argv}\n\n{traceback.format_exc()}"
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="promptkit-", suffix=".txt", delete=False, encoding="utf-8"

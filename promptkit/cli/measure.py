@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-import promptkit
 from promptkit.cli.options import (
     BATCH,
     CALIBRATE,
@@ -83,11 +82,11 @@ def compare(
     TASK is a name (see `promptkit list tasks`) or a TOML file. A run that was stopped goes on when the
     same command is given again.
     """
+    from promptkit.compare import compare as run
+
     given = [name for name in settings if is_given(name)]
     with tracking() as track:
-        result = promptkit.compare(
-            task, model=model, data=data, out=out, device=device, track=track, **settings, explicit=given
-        )
+        result = run(task, model=model, data=data, out=out, device=device, track=track, **settings, explicit=given)
         result["figures"] = _figures(result)
     warn_of_notes(result)
     print_result(result, as_json)
@@ -126,10 +125,12 @@ def study(task: str, as_json: bool, **settings: Any) -> None:
     Every combination of what is given is a cell. The same command goes on where it was stopped. With the same --out,
     further values of an axis compute only what is new. What is given here replaces what a preset says.
     """
+    from promptkit.study import study as run
+
     source = click.get_current_context().get_parameter_source
     given = {name: value for name, value in settings.items() if source(name) is not click.core.ParameterSource.DEFAULT}
     with tracking() as track:
-        result = promptkit.study(task, track=track, explicit=[*given], **given)
+        result = run(task, track=track, explicit=[*given], **given)
     warn_of_notes(result)
     if as_json:
         return print_json(result)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import promptkit
+from promptkit._version import __version__
 from promptkit.data import folder_beside
 from promptkit.task import Task
 
@@ -67,7 +67,7 @@ def write_card(tally: Tally, *, name: str, kind: str, format_: str, split: str, 
         f"{tally.rows:,} {what}, split `{split}`, format `{format_}`. "
         f"Columns: {', '.join(f'`{column}`' for column in tally.columns)}.\n",
         "## How it was made\n",
-        f"promptkit {promptkit.__version__} put records into words with "
+        f"promptkit {__version__} put records into words with "
         f"{'one template' if len(templates) == 1 else f'{len(templates)} templates'}. "
         "The columns `id`, `task`, `template` and `template_hash`, where there are such, say what a row came from.\n",
         _tell_tasks(tally, tasks),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptkit.errors import ModelError, PromptkitWarning, nearest
+from promptkit.libraries import quiet_transformers
 from promptkit.models.checkpoint import (
     check_files,
     check_model_folder,
@@ -238,22 +239,6 @@ def _explain(reason: str) -> str:
         found = reason.partition("configuration class ")[2].partition(" for this kind")[0].split(".")[-1].strip("<>'")
         return f"a {found} is no configuration of a language model that continues text: expected a causal model"
     return reason[:300]
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Let transformers write neither hints nor progress bars to the terminal meanwhile."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _find_device(device: str | None) -> torch.device:

@@ -9,8 +9,8 @@ from typing import Any
 
 from promptkit.errors import ModelError
 from promptkit.files import open_input, read_input
-from promptkit.library import lies_in, real_path
 from promptkit.parsing import parse_json_object
+from promptkit.paths import lies_in, real_path
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptkit.files import write_whole
 from promptkit.report.wording import FLOP, baseline, condition_name, quantity, templates, test_items, with_largest_pool
-from promptkit.store import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from promptkit.errors import RunError
-from promptkit.files import check_inside, check_readable, read_input
-from promptkit.library import lies_in
+from promptkit.files import check_inside, check_readable, read_input, write_whole
 from promptkit.parsing import parse_json
+from promptkit.paths import lies_in
 from promptkit.staging import is_hidden, sweep_folder
-from promptkit.store import write_whole
 
 #: Says which files of a folder a report wrote, by the hashes of what it wrote.
 LIST = "files.json"

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.text import Text
 
 from promptkit.terminal import PICTURES
-
-if TYPE_CHECKING:
-    from promptkit.verbs.showing import View
 
 STYLES = {
     "instruction": "magenta",
@@ -122,3 +119,19 @@ def print_view(view: View, console: Console) -> None:
     print_tokens(view.tokens, console, whitespace=True)
     for choice in view.choices:
         console.print(f"choice {choice!r}")
+
+
+@dataclass(frozen=True)
+class View:
+    """One prompt as a reader sees it: its parts, its choices and, answer included, its tokens.
+
+    `parts` are (kind, text), `counts` (kind, tokens), `tokens` (text, whether training puts a loss on it): with
+    the token that training puts behind an answer that is not one of the choices.
+    """
+
+    id: str
+    template: str
+    parts: list[tuple[str, str]]
+    choices: list[str]
+    counts: list[tuple[str, int]]
+    tokens: list[tuple[str, bool]]

@@ -14,8 +14,9 @@ import torch
 from transformers import Cache, DynamicCache
 
 from promptkit.errors import ModelError
+from promptkit.libraries import quiet_transformers
 from promptkit.memory import choose_budget
-from promptkit.models import Model, check_ids, count_embeddings, quiet_transformers
+from promptkit.models import Model, check_ids, count_embeddings
 from promptkit.score.attention import Branches, branched
 from promptkit.score.budget import estimate_footprint
 from promptkit.score.path import PathCache

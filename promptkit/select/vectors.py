@@ -192,12 +192,12 @@ def _elect(votes: Any) -> Iterator[int]:
 
 
 def _find_encoder() -> Any:
-    """Return the sentence encoder of `promptkit.embed`, where it is installed."""
+    """Return the sentence encoder, where it is installed."""
     if importlib.util.find_spec("sentence_transformers") is None:
         raise SelectionError(
             "a dense selection needs an encoder of texts: install sentence-transformers, or, in Python, give `embed`, "
             "such as promptkit.embed.HiddenStates(model); without either, use bm25 or tfidf"
         )
-    from promptkit.embed import SentenceEncoder
+    from promptkit.select.sentence_encoder import SentenceEncoder
 
     return SentenceEncoder()

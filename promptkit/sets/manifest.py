@@ -16,8 +16,8 @@ import orjson
 
 from promptkit.errors import DataError, RunError
 from promptkit.files import check_free, stage
-from promptkit.library import display_path
 from promptkit.local import Data
+from promptkit.paths import display_path
 from promptkit.sets.contents import ENDING, FORM, MARK, Ingredients, Layout, read_contents
 from promptkit.sets.mixture import OWN, Mixture
 from promptkit.sets.stock import Stock

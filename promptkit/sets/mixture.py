@@ -21,9 +21,9 @@ from pydantic import (
 
 from promptkit.errors import DataError, nearest
 from promptkit.files import LARGEST_SOURCE, read_input
-from promptkit.library import display_path
 from promptkit.local import Data, DataFiles, RowSets, as_data, plain_data, write_data
 from promptkit.parsing import parse_toml
+from promptkit.paths import display_path
 
 OWN = "own"
 #: What a template's or wording's weight is, where one is given.

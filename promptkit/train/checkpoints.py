@@ -15,10 +15,9 @@ from transformers import TrainerCallback, TrainingArguments
 
 from promptkit.adapter import AdapterCard, read_card
 from promptkit.errors import RunError, TrainError
-from promptkit.files import folders_above, unwritable
-from promptkit.parsing import parse_json
+from promptkit.files import folders_above, unwritable, write_whole
+from promptkit.parsing import first_difference, parse_json
 from promptkit.staging import MARK, TRAINING, Place, enter_place, find_foreign, find_place, make_place, sweep
-from promptkit.store import first_difference, write_whole
 from promptkit.train.judge import COURSE, Judge
 from promptkit.train.processes import as_the_first, gather
 

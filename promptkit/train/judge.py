@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainingArguments
 
 from promptkit.errors import TrainError
+from promptkit.files import write_whole
 from promptkit.metrics import measure_by
 from promptkit.score import score
 from promptkit.score.rows import read_prompts
 from promptkit.score.sheets import check_window, open_sheets
-from promptkit.store import write_whole
 from promptkit.train.processes import as_the_first
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import torch
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback
 
-from promptkit import __version__
+from promptkit._version import __version__
 from promptkit.adapter import (
     BATCH_SIZE,
     EPOCHS,
@@ -30,11 +30,10 @@ from promptkit.adapter import (
     write_adapter,
 )
 from promptkit.errors import TrainError
-from promptkit.models import quiet_transformers
+from promptkit.libraries import quiet_transformers, versions
 from promptkit.probes import PROBES, check_choices, hash_tokenizer, installed_versions, record_probes
 from promptkit.prompt import TURN, check_system, message_rows
 from promptkit.splits import describe_unlearned
-from promptkit.store import versions
 from promptkit.train.batches import Row, encode_pairs, read_pairs
 from promptkit.train.checkpoints import Checkpoints, find_result, kept_state, last_checkpoint, may_have_result
 from promptkit.train.collation import Collation, choose_collation

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from promptkit.build import (
@@ -15,6 +14,7 @@ from promptkit.build import (
 from promptkit.data import is_one_file, load_records
 from promptkit.local import Data
 from promptkit.prompt import build_prompt, check_system, render_answer, render_pieces, trim_answer
+from promptkit.report.prompt_view import View
 from promptkit.select import Draw
 from promptkit.splits import leave_out_tested
 from promptkit.task import load_task
@@ -23,22 +23,6 @@ from promptkit.verbs.templates import bind_matching
 
 _UNFINISHED = "\ufffd"  # what tokenizers make of a character whose bytes are not all there
 _LONGEST_CHARACTER = 4  # bytes, and tokens at most
-
-
-@dataclass(frozen=True)
-class View:
-    """One prompt as a reader sees it: its parts, its choices and, answer included, its tokens.
-
-    `parts` are (kind, text), `counts` (kind, tokens), `tokens` (text, whether training puts a loss on it): with
-    the token that training puts behind an answer that is not one of the choices.
-    """
-
-    id: str
-    template: str
-    parts: list[tuple[str, str]]
-    choices: list[str]
-    counts: list[tuple[str, int]]
-    tokens: list[tuple[str, bool]]
 
 
 def show_prompts(

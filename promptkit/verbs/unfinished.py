@@ -13,10 +13,9 @@ from typing import Any, BinaryIO
 import orjson
 
 from promptkit.errors import RunError
-from promptkit.files import check_free, folders_above, publish, read_input, unwritable
+from promptkit.files import check_free, folders_above, publish, read_input, unwritable, write_whole
 from promptkit.parsing import parse_json_object
 from promptkit.staging import MARK, ROWS, Place, enter_place, find_foreign, find_place, make_place, sweep
-from promptkit.store import write_whole
 
 Row = Mapping[str, Any]
 _WHAT, _ROWS, _INDEX, _DONE = "what.json", "rows.jsonl", "index.jsonl", "done.json"
