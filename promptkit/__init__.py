@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from promptkit.errors import PromptkitError as PromptkitError
     from promptkit.lint import lint as lint
     from promptkit.merge import merge as merge
-    from promptkit.models import load_model as load_model
+    from promptkit.models.adapter import load_model as load_model
     from promptkit.score import score as score
     from promptkit.study import study as study
     from promptkit.task import load_task as load_task
@@ -35,7 +35,7 @@ _HOME = {
     "build_prompts": "promptkit.build",
     "compare": "promptkit.compare",
     "lint": "promptkit.lint",
-    "load_model": "promptkit.models",
+    "load_model": "promptkit.models.adapter",
     "load_records": "promptkit.data",
     "load_task": "promptkit.task",
     "load_template": "promptkit.template",

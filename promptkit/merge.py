@@ -11,8 +11,8 @@ from promptkit.adapter import AdapterCard, Merged, find_card, share_weights, wri
 from promptkit.errors import ModelError, PromptkitWarning
 from promptkit.files import check_free, new_folder
 from promptkit.libraries import quiet_transformers
-from promptkit.models import check_dtype, count_embeddings, load_model
-from promptkit.models.adapter import ask_card
+from promptkit.models import check_dtype, count_embeddings
+from promptkit.models.adapter import ask_card, load_model
 from promptkit.models.quantize import NF4
 from promptkit.models.source import is_adapter, locate
 from promptkit.probes import Verdict, hash_tokenizer, installed_versions, rounding_of

@@ -34,7 +34,7 @@ def load(model: Model | str, dtype: str, device: str | None, trust_remote_code: 
     """Return the model of this name, or the one that is given, which has a fingerprint then."""
     if not isinstance(model, str):
         return complete(model)
-    from promptkit.models import load_model
+    from promptkit.models.adapter import load_model
 
     return load_model(model, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
 

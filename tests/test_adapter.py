@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 from promptkit.adapter import Adapter, TrainSettings, count_reached_layers, read_card
 from promptkit.errors import RunError, TrainError
 from promptkit.merge import merge
-from promptkit.models import Model, load_model
+from promptkit.models import Model
+from promptkit.models.adapter import load_model
 from promptkit.pair import Pair
 from promptkit.score import score
 from promptkit.train import train

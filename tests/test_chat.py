@@ -17,7 +17,7 @@ from promptkit.chat import Chat
 from promptkit.cli import cli
 from promptkit.errors import ModelError, PromptkitError, PromptkitWarning, RunError
 from promptkit.evaluate import LOW_MASS, measure_mass
-from promptkit.models import load_model
+from promptkit.models.adapter import load_model
 from promptkit.prompt import Message, place_system
 from promptkit.report.findings import describe_mass
 from promptkit.score import score

@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from promptkit.cli import cli
 from promptkit.compare import compare
 from promptkit.errors import ModelError, PromptkitWarning
-from promptkit.models import load_encoder, load_model
+from promptkit.models import load_encoder
+from promptkit.models.adapter import load_model
 from promptkit.models.checkpoint import list_files
 from promptkit.study import study
 from promptkit.verbs.row_file import score_file

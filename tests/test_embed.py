@@ -11,7 +11,8 @@ import torch
 
 from promptkit.embed import HiddenStates
 from promptkit.errors import ModelError
-from promptkit.models import Model, load_model
+from promptkit.models import Model
+from promptkit.models.adapter import load_model
 from promptkit.record import Record
 from promptkit.select import Selector
 from promptkit.select.sentence_encoder import SentenceEncoder

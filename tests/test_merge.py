@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from promptkit.adapter import CARD, read_card
 from promptkit.errors import ModelError, PromptkitWarning, RunError
 from promptkit.merge import merge
-from promptkit.models import Model, load_model
+from promptkit.models import Model
+from promptkit.models.adapter import load_model
 from promptkit.pair import Pair
 from promptkit.probes import Probes
 from promptkit.score import score

@@ -17,7 +17,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from promptkit.errors import ModelError
-from promptkit.models import NAMES, load_encoder, load_model
+from promptkit.models import NAMES, load_encoder
+from promptkit.models.adapter import load_model
 from promptkit.score import score
 from tests.naive import network, tokenizer
 
@@ -262,7 +263,7 @@ def test_loading_says_nothing_and_importing_is_light(saved: Path) -> None:
     program = (
         "import sys, promptkit.models, promptkit.score.table, promptkit.tokens\n"
         "assert not {'torch', 'transformers', 'peft'} & set(sys.modules)\n"
-        f"promptkit.models.load_model({str(saved)!r})\n"
+        f"promptkit.load_model({str(saved)!r})\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from promptkit.adapter import CARD, Adapter, read_card
 from promptkit.errors import ModelError, PromptkitWarning, TrainError, WindowError
-from promptkit.models import Model, load_model
+from promptkit.models import Model
 from promptkit.models import adapter as adapters
-from promptkit.models.adapter import put_adapter
+from promptkit.models.adapter import load_model, put_adapter
 from promptkit.models.checkpoint import ADAPTER_WEIGHTS as WEIGHTS
 from promptkit.models.source import fingerprint
 from promptkit.pair import Pair

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from promptkit.data import hash_order
 from promptkit.errors import SelectionError, TemplateError, WindowError
-from promptkit.models import Model, load_model
+from promptkit.models import Model
+from promptkit.models.adapter import load_model
 from promptkit.order import all_orders, permute
 from promptkit.prompt import Prompt, render_text
 from promptkit.record import Record

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 import promptkit
 from promptkit.build import build_prompts
-from promptkit.models import Model, load_model
+from promptkit.models import Model
+from promptkit.models.adapter import load_model
 from promptkit.score import score
 
 FOLDER = Path(promptkit.__file__).parent / "models" / "tiny"

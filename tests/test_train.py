@@ -17,7 +17,7 @@ from promptkit.adapter import BATCH_SIZE, EPOCHS, read_card
 from promptkit.cli import cli
 from promptkit.errors import DataError, TrainError
 from promptkit.grid import StudySettings
-from promptkit.models import load_model
+from promptkit.models.adapter import load_model
 from promptkit.pair import Pair
 from promptkit.plan import CompareSettings
 from promptkit.score import Prediction, Table, score

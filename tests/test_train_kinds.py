@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from promptkit.adapter import read_card
 from promptkit.errors import ModelError, PromptkitWarning, TrainError
-from promptkit.models import Model, load_model, quantize
+from promptkit.models import Model, quantize
+from promptkit.models.adapter import load_model
 from promptkit.probes import ask_again
 from promptkit.score import score
 from promptkit.train import train

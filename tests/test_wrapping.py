@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from promptkit.errors import ModelError, PromptkitWarning
 from promptkit.merge import merge
-from promptkit.models import load_model
+from promptkit.models.adapter import load_model
 from promptkit.models.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from promptkit.score import score
 from tests.training_fakes import model, saved, tokenizer

@@ -14,7 +14,8 @@ from tokenizers.models import BPE
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from promptkit.adapter import Adapter, TrainSettings
-from promptkit.models import Model, load_model
+from promptkit.models import Model
+from promptkit.models.adapter import load_model
 
 CORPUS = [
     "Text: the soup was good and cold. Sentiment: positive",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["DTYPES", "NAMES", "Model", "load_encoder", "load_model", "quiet_transformers"]
+__all__ = ["DTYPES", "NAMES", "Model", "load_encoder"]
 
 #: The number formats that weights can be loaded in.
 DTYPES = ("float32", "bfloat16", "float16", NF4)
@@ -83,46 +83,10 @@ class Model:
         )
 
 
-def load_model(
-    name: str = "tiny",
-    *,
-    dtype: str = "float32",
-    device: str | None = None,
-    trust_remote_code: bool = False,
-    on_flip: str = "error",
-) -> Model:
-    """Load a causal language model: a shipped name, a local folder, a peft adapter's folder, or a hub id.
-
-    An adapter's base model is loaded with it. `device` is by default the first GPU where there is one.
-    Weights are read from safetensors only: a pickle can run any code. Code that comes with a model runs only
-    with `trust_remote_code`.
-
-    An adapter that promptkit trained brings probes: training rows and what it said to them. Where the number format,
-    the device, the tokenizer, its files or a library has changed since, they are scored again. A label that changed is
-    a ModelError, or a PromptkitWarning under another number format or device, which round otherwise; `on_flip` "warn"
-    makes it a warning always, "ignore" asks nothing. Other weights of the base model are a ModelError always. A model
-    that an adapter was merged into has probes too.
-
-    Raises ModelError for an unknown name, dtype or device, and for a folder that lacks a configuration, a
-    tokenizer or safetensors weights, or whose files cannot be read.
-    """
-    from promptkit.models.adapter import load_adapter
-
-    name = str(name)
-    check_dtype(dtype)
-    options: dict[str, Any] = {"dtype": dtype, "device": str(_find_device(device)), "on_flip": on_flip}
-    folder = locate(name)
-    load = load_adapter if is_adapter(folder) else load_folder
-    return load(name, folder, trust_remote_code=trust_remote_code, **options)
-
-
-def load_folder(name: str, folder: Path, *, dtype: str, device: str, on_flip: str, trust_remote_code: bool) -> Model:
-    """Return the model, no adapter, of a folder; raises what `load_model` raises."""
+def load_folder(name: str, folder: Path, *, dtype: str, device: str, trust_remote_code: bool) -> Model:
+    """Return the model, no adapter, of a folder; raises ModelError where a file of it cannot be read."""
     import torch
     from transformers import AutoConfig
-
-    from promptkit.adapter import find_merged
-    from promptkit.models.adapter import check_probes
 
     check_model_folder(folder, trust_remote_code=trust_remote_code)
     with reading(folder, "configuration"):  # or the tokenizer, which reads it too, would be blamed
@@ -130,9 +94,7 @@ def load_folder(name: str, folder: Path, *, dtype: str, device: str, on_flip: st
     tokenizer = load_tokenizer(folder, trust_remote_code)
     network = _load_network(folder, dtype, torch.device(device), trust_remote_code)
     with reading(folder, "tokenizer"):
-        model = Model.of(name, network.eval(), tokenizer, fingerprint(folder), hash_files(folder))
-    check_probes(model, folder, find_merged(folder), model.hash, on_flip=on_flip)
-    return model
+        return Model.of(name, network.eval(), tokenizer, fingerprint(folder), hash_files(folder))
 
 
 def count_embeddings(network: Any) -> int:
@@ -241,7 +203,8 @@ def _explain(reason: str) -> str:
     return reason[:300]
 
 
-def _find_device(device: str | None) -> torch.device:
+def find_device(device: str | None) -> torch.device:
+    """Return the device of this name; by default the first GPU where there is one. Raises ModelError."""
     import torch
 
     if device is None:

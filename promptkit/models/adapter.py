@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.adapter import CARD, AdapterCard, find_card
+from promptkit.adapter import CARD, AdapterCard, find_card, find_merged
 from promptkit.errors import ModelError, PromptkitWarning, WindowError, nearest
-from promptkit.models import Model, load_folder, load_tokenizer, reading
+from promptkit.models import Model, check_dtype, find_device, load_folder, load_tokenizer, reading
 from promptkit.models.checkpoint import check_adapter_folder
 from promptkit.models.quantize import is_quantized
-from promptkit.models.source import fingerprint, join_hashes, locate_base, makes_network
+from promptkit.models.source import fingerprint, is_adapter, join_hashes, locate, locate_base, makes_network
 from promptkit.probes import Probes, Verdict, ask_again, kind_of_device, rounding_of
 
 if TYPE_CHECKING:
@@ -25,6 +25,44 @@ if TYPE_CHECKING:
 UNTRUE = r"The following (rank|alpha)_pattern keys did not match|Model has `tie_word_embeddings=True`"
 #: What to do where an adapter's probes no longer say what they said: refuse it, warn, or never ask them.
 ON_FLIP = ("error", "warn", "ignore")
+
+
+def load_model(
+    name: str = "tiny",
+    *,
+    dtype: str = "float32",
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    on_flip: str = "error",
+) -> Model:
+    """Load a causal language model: a shipped name, a local folder, a peft adapter's folder, or a hub id.
+
+    An adapter's base model is loaded with it. `device` is by default the first GPU where there is one.
+    Weights are read from safetensors only: a pickle can run any code. Code that comes with a model runs only
+    with `trust_remote_code`.
+
+    An adapter that promptkit trained brings probes: training rows and what it said to them. Where the number format,
+    the device, the tokenizer, its files or a library has changed since, they are scored again. A label that changed is
+    a ModelError, or a PromptkitWarning under another number format or device, which round otherwise; `on_flip` "warn"
+    makes it a warning always, "ignore" asks nothing. Other weights of the base model are a ModelError always. A model
+    that an adapter was merged into has probes too.
+
+    Raises ModelError for an unknown name, dtype or device, and for a folder that lacks a configuration, a
+    tokenizer or safetensors weights, or whose files cannot be read.
+    """
+    name = str(name)
+    check_dtype(dtype)
+    options: dict[str, Any] = {"dtype": dtype, "device": str(find_device(device)), "on_flip": on_flip}
+    folder = locate(name)
+    load = load_adapter if is_adapter(folder) else load_plain
+    return load(name, folder, trust_remote_code=trust_remote_code, **options)
+
+
+def load_plain(name: str, folder: Path, *, on_flip: str, **options: Any) -> Model:
+    """Return the model of a folder that is no adapter's; one that an adapter was merged into is asked its probes."""
+    model = load_folder(name, folder, **options)
+    check_probes(model, folder, find_merged(folder), model.hash, on_flip=on_flip)
+    return model
 
 
 def load_adapter(name: str, folder: Path, *, on_flip: str, trust_remote_code: bool, **placed: Any) -> Model:
@@ -38,7 +76,7 @@ def load_adapter(name: str, folder: Path, *, on_flip: str, trust_remote_code: bo
     check_settings(folder, check_adapter_folder(folder))  # before the base model is loaded, which takes longer
     named, found = locate_base(folder)
     try:
-        base = load_folder(named, found, trust_remote_code=trust_remote_code, on_flip=on_flip, **placed)
+        base = load_plain(named, found, trust_remote_code=trust_remote_code, on_flip=on_flip, **placed)
     except ModelError as error:
         raise ModelError(f"{folder}: the adapter's base model cannot be loaded: {error}") from error
     return _wrap(base, name, folder, on_flip, trust_remote_code)

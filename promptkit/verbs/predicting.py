@@ -317,7 +317,7 @@ def open_labeller(
     no single template and none is given, and what `load_model` raises.
     """
     from promptkit.adapter import Asked, read_card, warn_of_other_form
-    from promptkit.models import load_model
+    from promptkit.models.adapter import load_model
 
     card = read_card(adapter)
     for kind, named, given in (("template", card.template, template), ("task", card.task, task)):

@@ -51,7 +51,7 @@ def score_file(
     and line, for a row that is not one, and PromptkitError where `calibrate` or `sampling` asks for what the rows do
     not allow.
     """
-    from promptkit.models import load_model
+    from promptkit.models.adapter import load_model
     from promptkit.score import find_faults, score
 
     check_system(system, chat=chat)

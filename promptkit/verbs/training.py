@@ -136,7 +136,7 @@ def _load(
     out: Path,
 ) -> tuple[Model, dict[str, float]]:
     """Return the model, and the seconds of a step in each number format that was timed to choose one."""
-    from promptkit.models import load_model
+    from promptkit.models.adapter import load_model
     from promptkit.train.checkpoints import started_dtype
     from promptkit.train.precision import choose_dtype
     from promptkit.train.processes import as_the_first, join_processes

@@ -21,8 +21,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from promptkit.models import Model, load_model
-from promptkit.models.adapter import put_adapter, share_weights
+from promptkit.models import Model
+from promptkit.models.adapter import load_model, put_adapter, share_weights
 from promptkit.train import train
 
 SHAPES = {"tiny": None, "576 x 12": {"hidden_size": 576, "num_hidden_layers": 12, "num_attention_heads": 9,

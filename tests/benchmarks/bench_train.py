@@ -109,7 +109,8 @@ def build_model(options: argparse.Namespace) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from promptkit.models import Model, load_model
+    from promptkit.models import Model
+    from promptkit.models.adapter import load_model
 
     kind, shape = SHAPES[options.shape]
     torch.manual_seed(0)
