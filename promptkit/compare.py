@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 from promptkit.adapter import Asked, TrainingOptions, card_of, warn_of_other_form
 from promptkit.curves import draw_curves
 from promptkit.effects import Scene, check_effects, check_seeds_of_runs
-from promptkit.evaluate import Scorer, hash_records
+from promptkit.evaluate import Scorer
 from promptkit.identity import Identity, name_model
 from promptkit.ledger import keep_ledger
 from promptkit.local import Data
 from promptkit.origin import describe_origin
+from promptkit.outcome.cells import Step
 from promptkit.plan import (
     METHODS,
     NO_RETRIEVAL,
     SKIP,
     CompareSettings,
-    Step,
     bind_templates,
     choose_methods,
     keep_fitting,
@@ -30,6 +30,7 @@ from promptkit.plan import (
 )
 from promptkit.prices import Prices, load_prices
 from promptkit.readings import show_rows
+from promptkit.record import hash_records
 from promptkit.splits import Splits, hash_one_file, load_splits, note_unlearned
 from promptkit.store import Made, Run, default_folder
 from promptkit.summary import group_runs, summarize

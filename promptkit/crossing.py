@@ -9,7 +9,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
-from promptkit.evaluate import right_answers
+from promptkit.cell_figures import right_answers
 from promptkit.stats import RESAMPLES, adjust_p_values, paired_interval, paired_p_value
 from promptkit.stats.intervals import draw_runs, percentiles
 from promptkit.summary import Finished

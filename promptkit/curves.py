@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from promptkit.condition import Condition, ask_model
 from promptkit.crossing import Contest, compare_sizes
-from promptkit.evaluate import Condition, ask_model, hash_records
-from promptkit.record import Record
+from promptkit.record import Record, hash_records
 from promptkit.select import Selector
 from promptkit.splits import Splits
 from promptkit.summary import Finished, name_condition
@@ -153,7 +153,7 @@ def _retrieval(condition: Condition) -> dict[str, Any]:
 
 def cell_accuracy(cell: Finished) -> float:
     """Return the share of right answers of one run."""
-    from promptkit.evaluate import right_answers
+    from promptkit.cell_figures import right_answers
 
     answers = right_answers(cell.result)
     return sum(answers) / len(answers)

@@ -53,7 +53,7 @@ class Form(BaseModel):
     @field_validator("rows", "columns")
     @classmethod
     def _known_axes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        from promptkit.grid import AXES
+        from promptkit.outcome.cells import AXES
 
         return _known(names, (*AXES, SCORE, ORDER_SEARCH), "axis")
 

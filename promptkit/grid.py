@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -13,19 +13,20 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from promptkit.adapter import TrainingOptions
 from promptkit.build import default_selection
+from promptkit.condition import Condition
 from promptkit.effects import TRAINING, Scene, check_effects
 from promptkit.errors import DataError, PromptkitError, SelectionError, nearest
-from promptkit.evaluate import Condition, hash_records
 from promptkit.files import LARGEST_SOURCE, is_there, read_input
 from promptkit.forms import Form
 from promptkit.library import find_names
 from promptkit.order import order_demonstrations, sample_orders
 from promptkit.order_search import Search, Wanted, first_candidates, parse_search
+from promptkit.outcome.cells import Point
 from promptkit.parsing import is_whole, parse_toml, parse_whole
-from promptkit.plan import METHODS, Step, check_sizes, judge_spec, passes_over, refuse_methods
+from promptkit.plan import METHODS, check_sizes, judge_spec, passes_over, refuse_methods
 from promptkit.prompt import check_system
 from promptkit.readings import choose_readings, refuse_readings
-from promptkit.record import Record
+from promptkit.record import Record, hash_records
 from promptkit.select import Draw, Selector, without_model
 from promptkit.splits import Splits
 from promptkit.task import Task
@@ -38,24 +39,6 @@ from promptkit.variants.words import give_words
 if TYPE_CHECKING:
     from promptkit.models import Model
 
-#: The axes of a study, as they are named in its table; an inner one varies within each value of its outer one.
-AXES = (
-    "model",
-    "method",
-    "template",
-    "format",
-    "labels",
-    "selection",
-    "k",
-    "demo-labels",
-    "rationale",
-    "draw",
-    "order",
-    "train-size",
-    "seed",
-    "test",
-)
-NESTED = {"order": "draw"}
 ALL = "all"
 OWN = "own"
 _MOST_ORDERS = 720
@@ -208,23 +191,6 @@ def _listed(value: Any, wanted: str) -> Any:
     if wanted.startswith("tuple") and not isinstance(value, dict):
         return (str(value) if "str" in wanted else value,)
     return value
-
-
-@dataclass(frozen=True)
-class Point(Step):
-    """A cell of a study: a step and its place on every axis.
-
-    `picked` names the order searches that picked its order, and `asked` whether it was also asked for by itself.
-    """
-
-    factors: Mapping[str, str] = field(default_factory=dict)
-    picked: tuple[str, ...] = ()
-    asked: bool = True
-
-    @property
-    def group(self) -> tuple[tuple[str, str], ...]:
-        """What cells have in common whose prompts are run together: all but the sequence of the same choice."""
-        return tuple((axis, value) for axis, value in self.factors.items() if axis != "order")
 
 
 def load_templates(task: Task, settings: StudySettings) -> list[Template]:

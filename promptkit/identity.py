@@ -14,7 +14,7 @@ from promptkit.errors import PromptkitError
 
 if TYPE_CHECKING:
     from promptkit.models import Model
-    from promptkit.plan import Step
+    from promptkit.outcome.cells import Step
 
 AnyStep = TypeVar("AnyStep", bound="Step")
 

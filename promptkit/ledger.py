@@ -9,10 +9,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from promptkit.cost import PromptFlops, Shape, break_even, prompt_flops, shape_of
-from promptkit.evaluate import hash_records
 from promptkit.pair import build_pair
 from promptkit.prices import Prices
-from promptkit.record import Record
+from promptkit.record import Record, hash_records
 from promptkit.splits import Splits
 from promptkit.summary import Finished, name_condition, prompted, say_condition, trained_on_pool
 from promptkit.template import BoundTemplate

@@ -8,12 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from promptkit.build import Demonstrations
+from promptkit.condition import Condition, ask_model
 from promptkit.errors import SelectionError
-from promptkit.evaluate import Condition, ask_model, hash_records
 from promptkit.meter import Meter
 from promptkit.order import all_orders, permute, sample_orders
 from promptkit.prompt import build_prompt
-from promptkit.record import Record
+from promptkit.record import Record, hash_records
 from promptkit.search import SEARCHES, ChoiceProbabilities, ProbingWriter, rank_orders
 from promptkit.select import goes_by_query
 from promptkit.splits import Splits

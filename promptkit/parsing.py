@@ -1,12 +1,17 @@
-"""Parse the text of JSON and TOML files and of numbers: whatever is wrong with it is one ValueError."""
+"""Parse and write JSON, parse TOML and numbers: whatever is wrong with a text is one ValueError."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator
-from typing import Any, Never
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Never, TypeAlias
+
+from promptkit.errors import RunError
+
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 _INT64 = range(-(2**63), 2**63)
 #: The digits of the longest whole number that is read: Python refuses from 4,301 on, and so do files from here on.
@@ -109,3 +114,18 @@ def first_difference(found: Any, wanted: Any, name: str = "") -> str:
 def _brief(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def cell_key(spec: Mapping[str, JSON]) -> str:
+    """Return the hex SHA-256 of the spec as canonical JSON: another byte, another cell."""
+    return hashlib.sha256(canonical_json(spec, "a cell's spec")).hexdigest()
+
+
+def canonical_json(value: JSON, where: object, indent: int | None = None) -> bytes:
+    """Return the one JSON text of a value: keys sorted, floats in their shortest exact form, ASCII."""
+    separators = (",", ":") if indent is None else None
+    try:
+        text = json.dumps(value, sort_keys=True, allow_nan=False, separators=separators, indent=indent)
+    except ValueError as error:
+        raise RunError(f"{where}: a number is NaN or infinite, which is no result; try --dtype float32") from error
+    return text.encode()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from promptkit.adapter import TrainingOptions
 from promptkit.build import default_selection
+from promptkit.condition import Condition
 from promptkit.errors import (
     DataError,
     ModelError,
@@ -20,11 +21,12 @@ from promptkit.errors import (
     WindowError,
     nearest,
 )
-from promptkit.evaluate import OVERLONG, Condition, fit_prompts, hash_records
+from promptkit.evaluate import OVERLONG, fit_prompts
 from promptkit.order import order_demonstrations
+from promptkit.outcome.cells import Step
 from promptkit.prompt import check_system
 from promptkit.readings import NOT_FOR_COT, choose_readings, refuse_readings
-from promptkit.record import Record
+from promptkit.record import Record, hash_records
 from promptkit.score.sampling import Sampling, choose_sampling
 from promptkit.select import Draw, Selector, goes_by_query, without_model
 from promptkit.splits import Splits
@@ -139,44 +141,6 @@ class CompareSettings(TrainingOptions):
     def sampling(self) -> Sampling | None:
         """How the texts of a prompt are drawn where something is written; None for one, the most likely."""
         return choose_sampling(self.samples, self.temperature, self.top_p, self.seed)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One cell to compute: a condition and, for LoRA, the rows to train on first and those to stop early by.
-
-    `whole` marks the largest training set, which the other methods are compared with. `pool_rows` is the number of
-    records that demonstrations are retrieved from, None where it is the whole pool. `adapter_of` is the spec of the
-    step whose adapter this one is scored with, on other records; None for its own.
-    """
-
-    condition: Condition
-    rows: tuple[Record, ...] = ()
-    validation: tuple[Record, ...] = ()
-    whole: bool = False
-    seed: int = 0
-    epochs: int = 0
-    spec: Mapping[str, Any] = field(default_factory=dict)
-    weight: int = 1
-    pool_rows: int | None = None
-    adapter_of: Mapping[str, Any] | None = None
-
-    @property
-    def name(self) -> str:
-        """What the progress line says."""
-        condition = self.condition
-        what = f"{len(self.rows)} rows, seed {self.seed}" if self.rows else f"k={condition.k}"
-        what += f" of {self.pool_rows} rows" if self.pool_rows else ""
-        return f"{condition.method} {what}" if self.rows or condition.k else condition.method
-
-    @property
-    def training(self) -> Mapping[str, Any]:
-        """The spec that the step's adapter is kept under."""
-        return self.adapter_of or self.spec
-
-    def pool(self, splits: Splits) -> tuple[Record, ...]:
-        """Return the records that demonstrations are chosen from."""
-        return splits.pool[: self.pool_rows]
 
 
 def bind_templates(task: Task, patterns: Sequence[str] = (), *, system: str = "system") -> list[BoundTemplate]:

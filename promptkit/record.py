@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,3 +22,11 @@ class Record:
     label: int | str | None
     rationale: str | None = None
     choices: tuple[str, ...] | None = None
+
+
+def hash_records(records: Sequence[Record]) -> str:
+    """Return a hex digest of the records' ids, fields, labels and rationales, in their order."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(repr((record.id, dict(record.fields), record.label, record.rationale, record.choices)).encode())
+    return digest.hexdigest()

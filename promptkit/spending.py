@@ -13,19 +13,21 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, Any
 
+from promptkit.cell_figures import right_answers
 from promptkit.cost import Cost, mean_cost
 from promptkit.errors import PromptkitError, StudyError
-from promptkit.evaluate import Progress, Scorer, evaluate, right_answers
-from promptkit.grid import Point, StudySettings
+from promptkit.evaluate import Progress, Scorer, evaluate
+from promptkit.grid import StudySettings
 from promptkit.meter import Meter
-from promptkit.outcome.cells import fixed_factors, list_axes
+from promptkit.outcome.cells import Point, fixed_factors, list_axes
 from promptkit.outcome.summary import describe_levels
 from promptkit.outcome.words import say_place
+from promptkit.parsing import cell_key
 from promptkit.splits import Splits
 from promptkit.stats import quantiles, summarize
 from promptkit.stats.budget import BudgetedSpread, Estimate, estimate_spread
 from promptkit.stats.majority import find_one_answer
-from promptkit.store import Run, cell_key
+from promptkit.store import Run
 
 if TYPE_CHECKING:
     from promptkit.models import Model

@@ -18,12 +18,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from promptkit.cell import check_measure, check_result
 from promptkit.errors import RunError
@@ -39,10 +39,8 @@ from promptkit.files import (
     write_whole,
 )
 from promptkit.libraries import versions
-from promptkit.parsing import first_difference, parse_json_object
+from promptkit.parsing import JSON, canonical_json, cell_key, first_difference, parse_json_object
 from promptkit.staging import ADAPTER, MADE, MARK, Place, find_foreign, find_place, is_hidden, make_place, sweep_folder
-
-JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 #: Copies of task and template files, and results of a study before its grid grew.
 SOURCES, EARLIER = "sources", "earlier"
@@ -89,7 +87,7 @@ class Made:
     def content(self, path: Path) -> bytes:
         """Return the bytes of run.json."""
         origin = {"origin": self.origin} if self.origin else {}
-        return _canonical({**self.wanted, **origin}, path, indent=2) + b"\n"
+        return canonical_json({**self.wanted, **origin}, path, indent=2) + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,11 +271,6 @@ def read_made(folder: Path) -> tuple[dict[str, Any], dict[str, Any], object]:
     return settings, made_with, found.get("origin")
 
 
-def cell_key(spec: Mapping[str, JSON]) -> str:
-    """Return the hex SHA-256 of the spec as canonical JSON: another byte, another cell."""
-    return hashlib.sha256(_canonical(spec, "a cell's spec")).hexdigest()
-
-
 def default_folder(task: str, settings: Mapping[str, JSON]) -> Path:
     """Return `runs/<task>-<8 hex digits>`: other settings or library versions, another folder."""
     digest = cell_key({"settings": settings, "versions": versions()})
@@ -355,7 +348,7 @@ def _refuse_difference(folder: Path, wanted: Mapping[str, JSON]) -> bool:
     Raises RunError with the first setting or version in which it differs otherwise.
     """
     found = _read_object(folder / "run.json")
-    plain = json.loads(_canonical(wanted, folder))
+    plain = json.loads(canonical_json(wanted, folder))
     difference = first_difference({key: found.get(key) for key in plain}, plain)
     if not difference:
         return False
@@ -412,9 +405,9 @@ def _write_cell(path: Path, spec: Mapping[str, JSON], name: str, value: Mapping[
     content: dict[str, JSON] = {
         "spec": spec,
         name: value,
-        "sha256": hashlib.sha256(_canonical(value, path)).hexdigest(),
+        "sha256": hashlib.sha256(canonical_json(value, path)).hexdigest(),
     }
-    write_whole(path, _canonical(content, path) + b"\n")
+    write_whole(path, canonical_json(content, path) + b"\n")
 
 
 def _read_cell(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -445,16 +438,6 @@ def _refused_as_damaged(path: Path) -> Iterator[None]:
         yield
     except (ValueError, RunError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
-
-
-def _canonical(value: JSON, where: object, indent: int | None = None) -> bytes:
-    """Return the one JSON text of a value: keys sorted, floats in their shortest exact form, ASCII."""
-    separators = (",", ":") if indent is None else None
-    try:
-        text = json.dumps(value, sort_keys=True, allow_nan=False, separators=separators, indent=indent)
-    except ValueError as error:
-        raise RunError(f"{where}: a number is NaN or infinite, which is no result; try --dtype float32") from error
-    return text.encode()
 
 
 def _damaged(path: Path, reason: str = "") -> RunError:

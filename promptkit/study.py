@@ -13,9 +13,8 @@ from promptkit.adapter import Asked, warn_of_other_form
 from promptkit.data import load_records
 from promptkit.effects import check_effects, check_seeds_of_runs
 from promptkit.errors import DataError, PromptkitError, TemplateError
-from promptkit.evaluate import Progress, Scorer, evaluate_together, hash_records
+from promptkit.evaluate import Progress, Scorer, evaluate_together
 from promptkit.grid import (
-    Point,
     StudySettings,
     bind_ways,
     describe_scene,
@@ -29,11 +28,11 @@ from promptkit.local import Data
 from promptkit.meter import Meter
 from promptkit.order_search import OrderSearch, Search, first_candidates
 from promptkit.origin import describe_origin
-from promptkit.outcome.cells import Done, write_predictions
+from promptkit.outcome.cells import Done, Point, write_predictions
 from promptkit.outcome.summary import describe_study, summarize_study
 from promptkit.outcome.words import describe_cautions
 from promptkit.plan import list_shots
-from promptkit.record import Record
+from promptkit.record import Record, hash_records
 from promptkit.spending import Budget, Purse, check_budget, describe_spent, spend
 from promptkit.splits import Splits, load_splits, note_unlearned
 from promptkit.store import Made, Run, default_folder

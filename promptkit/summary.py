@@ -9,8 +9,9 @@ from itertools import groupby
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from promptkit.cell_figures import LOW_MASS, LOW_MASS_MEANS, measure_mass, right_answers, summarize_cell
+from promptkit.condition import Condition
 from promptkit.cost import Cost, PromptFlops, Shape, break_even, mean_cost, prompt_flops, shape_of
-from promptkit.evaluate import LOW_MASS, LOW_MASS_MEANS, Condition, measure_mass, right_answers, summarize_cell
 from promptkit.metrics import Answer
 from promptkit.outcome.words import describe_cautions
 from promptkit.readings import NOT_FOR_COT, Readings, measure_cell, measure_method, read_predictions

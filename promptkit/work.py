@@ -11,8 +11,8 @@ from promptkit.adapter import count_reached_layers, count_weights
 from promptkit.cost import Cost, Meter, find_active_share, shape_of, training_flops
 from promptkit.evaluate import Progress, Scorer, evaluate_together
 from promptkit.identity import complete
+from promptkit.outcome.cells import Step
 from promptkit.pair import build_pair
-from promptkit.plan import Step
 from promptkit.prompt import SYSTEM
 from promptkit.splits import Splits
 from promptkit.store import Run

@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from promptkit.parsing import cell_key
 from promptkit.report.source import VARIED, Source, load_source
-from promptkit.store import Run, cell_key
+from promptkit.store import Run
 
 RECORDS = 20
 HASHES = dict.fromkeys(("task_hash", "test", "pool"), "0")

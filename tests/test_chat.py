@@ -13,10 +13,10 @@ from click.testing import CliRunner
 from transformers import PreTrainedTokenizerFast
 
 import promptkit
+from promptkit.cell_figures import LOW_MASS, measure_mass
 from promptkit.chat import Chat
 from promptkit.cli import cli
 from promptkit.errors import ModelError, PromptkitError, PromptkitWarning, RunError
-from promptkit.evaluate import LOW_MASS, measure_mass
 from promptkit.models.adapter import load_model
 from promptkit.prompt import Message, place_system
 from promptkit.report.findings import describe_mass

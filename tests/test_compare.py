@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from promptkit.compare import compare
+from promptkit.condition import Condition
 from promptkit.data import load_records
 from promptkit.errors import DataError, PromptkitError, RunError, SelectionError, TemplateError, WindowError
-from promptkit.evaluate import Condition, fit_prompts
+from promptkit.evaluate import fit_prompts
 from promptkit.models import Model
 from promptkit.plan import CompareSettings, make_draws, passes_over
 from promptkit.score import prompt_lengths, score

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from promptkit.compare import compare
+from promptkit.condition import Condition
 from promptkit.cost import Cost
 from promptkit.crossing import Contest, compare_sizes, find_changes, find_start
 from promptkit.errors import PromptkitError, SelectionError, WindowError
-from promptkit.evaluate import Condition, hash_records
 from promptkit.models import Model
 from promptkit.plan import CompareSettings
-from promptkit.record import Record
+from promptkit.record import Record, hash_records
 from promptkit.report.curve_table import describe_crossings
 from promptkit.report.findings import describe_failed
 from promptkit.score import score

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from promptkit import store
 from promptkit.errors import RunError
 from promptkit.files import new_file, write_whole
+from promptkit.parsing import cell_key
 from promptkit.staging import MADE, host_mark, make_place
-from promptkit.store import Cell, Run, cell_key, default_folder
+from promptkit.store import Cell, Run, default_folder
 
 SETTINGS = {"task": "reviews", "seed": 0, "shots": [1, 4], "hashes": {"template": "ab12", "test": "cd34"}}
 SPEC = {"method": "few-shot", "k": 4, "draw": {"seed": 0, "order": 3}}

@@ -1,18 +1,39 @@
-"""The finished cells of a study: their axes, their conditions, and every prediction as a row of a file."""
+"""Cells of a study, planned and finished: their places on the axes, and their predictions as rows of a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from promptkit.evaluate import right_answers
-from promptkit.grid import AXES, Point
-from promptkit.store import cell_key
+from promptkit.cell_figures import right_answers
+from promptkit.condition import Condition
+from promptkit.parsing import cell_key
+from promptkit.record import Record
+from promptkit.splits import Splits
 from promptkit.summary import Finished
+
+#: The axes of a study, as they are named in its table; an inner one varies within each value of its outer one.
+AXES = (
+    "model",
+    "method",
+    "template",
+    "format",
+    "labels",
+    "selection",
+    "k",
+    "demo-labels",
+    "rationale",
+    "draw",
+    "order",
+    "train-size",
+    "seed",
+    "test",
+)
+NESTED = {"order": "draw"}
 
 #: The axes that repeat a condition: their values have no meaning of their own.
 VARIED = ("draw", "order", "seed")
@@ -104,3 +125,58 @@ def _prediction_rows(cells: Iterable[tuple[Point, Sequence[Mapping[str, Any]]]])
                 "right": bool(is_right),
                 "logprobs": row["logprobs"],
             }
+
+
+@dataclass(frozen=True)
+class Step:
+    """One cell to compute: a condition and, for LoRA, the rows to train on first and those to stop early by.
+
+    `whole` marks the largest training set, which the other methods are compared with. `pool_rows` is the number of
+    records that demonstrations are retrieved from, None where it is the whole pool. `adapter_of` is the spec of the
+    step whose adapter this one is scored with, on other records; None for its own.
+    """
+
+    condition: Condition
+    rows: tuple[Record, ...] = ()
+    validation: tuple[Record, ...] = ()
+    whole: bool = False
+    seed: int = 0
+    epochs: int = 0
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    weight: int = 1
+    pool_rows: int | None = None
+    adapter_of: Mapping[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """What the progress line says."""
+        condition = self.condition
+        what = f"{len(self.rows)} rows, seed {self.seed}" if self.rows else f"k={condition.k}"
+        what += f" of {self.pool_rows} rows" if self.pool_rows else ""
+        return f"{condition.method} {what}" if self.rows or condition.k else condition.method
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """The spec that the step's adapter is kept under."""
+        return self.adapter_of or self.spec
+
+    def pool(self, splits: Splits) -> tuple[Record, ...]:
+        """Return the records that demonstrations are chosen from."""
+        return splits.pool[: self.pool_rows]
+
+
+@dataclass(frozen=True)
+class Point(Step):
+    """A cell of a study: a step and its place on every axis.
+
+    `picked` names the order searches that picked its order, and `asked` whether it was also asked for by itself.
+    """
+
+    factors: Mapping[str, str] = field(default_factory=dict)
+    picked: tuple[str, ...] = ()
+    asked: bool = True
+
+    @property
+    def group(self) -> tuple[tuple[str, str], ...]:
+        """What cells have in common whose prompts are run together: all but the sequence of the same choice."""
+        return tuple((axis, value) for axis, value in self.factors.items() if axis != "order")

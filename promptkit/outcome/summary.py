@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from promptkit.errors import StudyError
-from promptkit.grid import AXES, NESTED, StudySettings
-from promptkit.outcome.cells import VARIED, Done, fixed_factors, group_methods, leave_out_dropped, list_axes
+from promptkit.forms import Form
+from promptkit.outcome.cells import (
+    AXES,
+    NESTED,
+    VARIED,
+    Done,
+    fixed_factors,
+    group_methods,
+    leave_out_dropped,
+    list_axes,
+)
 from promptkit.outcome.contrasts import compare_best, correlate_models, correlate_scores
 from promptkit.outcome.leaning import Shown, describe_labels
 from promptkit.outcome.tables import describe_tests, fill_forms
@@ -37,7 +46,18 @@ if TYPE_CHECKING:
     from promptkit.models import Model
 
 
-def describe_study(task: Task, model: Model, settings: StudySettings, splits: Splits) -> dict[str, Any]:
+class Described(Protocol):
+    """What of a study's settings its result repeats: where they come from, and the forms of its tables."""
+
+    @property
+    def reference(self) -> str: ...
+    @property
+    def about(self) -> str: ...
+    @property
+    def forms(self) -> tuple[Form, ...]: ...
+
+
+def describe_study(task: Task, model: Model, settings: Described, splits: Splits) -> dict[str, Any]:
     """Return what can be said of a study before any cell is known; the keys that `compare` has mean the same."""
     majority = name_majority(task, splits)
     return {
@@ -53,7 +73,7 @@ def describe_study(task: Task, model: Model, settings: StudySettings, splits: Sp
 
 
 def summarize_study(
-    task: Task, model: Model, settings: StudySettings, splits: Splits, done: Sequence[Done], away: Sequence[Done] = ()
+    task: Task, model: Model, settings: Described, splits: Splits, done: Sequence[Done], away: Sequence[Done] = ()
 ) -> dict[str, Any]:
     """Return the study as JSON. `away` are its cells on the records of other tasks: listed, and in the tables.
 

@@ -8,9 +8,8 @@ from statistics import fmean, median
 from typing import Any
 
 from promptkit.forms import FIGURES, ORDER_SEARCH, SCORE, SEARCHED, Form
-from promptkit.grid import Point
 from promptkit.metrics import correctness, macro_f1
-from promptkit.outcome.cells import Done, condition_of, find_dropped, fixed_factors, group_methods
+from promptkit.outcome.cells import Done, Point, condition_of, find_dropped, fixed_factors, group_methods
 from promptkit.stats import bootstrap_interval, summarize
 
 #: What stands for a cell's place on an axis that it has none on.

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from promptkit.build import Demonstrations
+from promptkit.condition import Condition
 from promptkit.errors import RunError, TemplateError
-from promptkit.evaluate import Condition, hash_records
 from promptkit.grid import bind_ways, load_settings
 from promptkit.local import Data
 from promptkit.prompt import render_pieces
-from promptkit.record import Record
+from promptkit.record import Record, hash_records
 from promptkit.report.numbers import name_label
 from promptkit.report.source import Source, condition_of, name_conditions
 from promptkit.select import Draw

@@ -10,12 +10,12 @@ from typing import Any
 from promptkit.errors import RunError
 from promptkit.files import LARGEST_DATA, check_inside, check_readable, read_input
 from promptkit.metrics import correctness
-from promptkit.parsing import parse_json_object
+from promptkit.parsing import cell_key, parse_json_object
 from promptkit.report.curve_table import describe_crossings
 from promptkit.report.findings import describe_methods, describe_spread
 from promptkit.report.shape import Comparison, Made, Study, check_shape
 from promptkit.report.wording import condition_name
-from promptkit.store import Run, cell_key
+from promptkit.store import Run
 
 Result = Mapping[str, Any]
 

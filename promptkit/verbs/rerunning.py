@@ -19,10 +19,10 @@ from promptkit.libraries import versions
 from promptkit.library import only_from
 from promptkit.local import Data, DataFiles, RowSets, as_data
 from promptkit.origin import READING, kept_templates
-from promptkit.parsing import first_difference
+from promptkit.parsing import cell_key, first_difference
 from promptkit.paths import real_path
 from promptkit.plan import CompareSettings
-from promptkit.store import RESULTS, SOURCES, Run, cell_key, checked_by, read_made
+from promptkit.store import RESULTS, SOURCES, Run, checked_by, read_made
 from promptkit.study import study
 from promptkit.task import load_task
 from promptkit.work import Track

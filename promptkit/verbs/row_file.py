@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from promptkit.adapter import Asked, card_of, warn_of_other_form
+from promptkit.cell_figures import LOW_MASS, LOW_MASS_MEANS, right_answers, summarize_predictions
 from promptkit.cost import Cost, Meter
 from promptkit.errors import DataError, PromptkitError
-from promptkit.evaluate import LOW_MASS, LOW_MASS_MEANS, prediction_row, right_answers, summarize_predictions
+from promptkit.evaluate import prediction_row
 from promptkit.outcome.words import describe_cautions
 from promptkit.prompt import Prompt, check_system
 from promptkit.readings import (
