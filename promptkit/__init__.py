@@ -7,67 +7,50 @@ nothing heavy (torch, transformers, datasets, peft) is loaded before it is neede
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from promptkit._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from promptkit.build import build_pairs as build_pairs
-    from promptkit.build import build_prompts as build_prompts
-    from promptkit.compare import compare as compare
-    from promptkit.data import load_records as load_records
+    from promptkit.adapters.loading import load_model as load_model
+    from promptkit.adapters.merge import merge as merge
+    from promptkit.building.build import build_pairs as build_pairs
+    from promptkit.building.build import build_prompts as build_prompts
+    from promptkit.data.records import load_records as load_records
+    from promptkit.data.tasks import load_task as load_task
     from promptkit.errors import PromptkitError as PromptkitError
-    from promptkit.lint import lint as lint
-    from promptkit.merge import merge as merge
-    from promptkit.models.adapter import load_model as load_model
-    from promptkit.score import score as score
-    from promptkit.study import study as study
-    from promptkit.task import load_task as load_task
-    from promptkit.template import load_template as load_template
-    from promptkit.train import train as train
+    from promptkit.experiments.compare import compare as compare
+    from promptkit.experiments.study import study as study
+    from promptkit.linting.lint import lint as lint
+    from promptkit.scoring import score as score
+    from promptkit.templating.template import load_template as load_template
+    from promptkit.training import train as train
 
 
 _HOME = {
     "PromptkitError": "promptkit.errors",
-    "build_pairs": "promptkit.build",
-    "build_prompts": "promptkit.build",
-    "compare": "promptkit.compare",
-    "lint": "promptkit.lint",
-    "load_model": "promptkit.models.adapter",
-    "load_records": "promptkit.data",
-    "load_task": "promptkit.task",
-    "load_template": "promptkit.template",
-    "merge": "promptkit.merge",
-    "score": "promptkit.score",
-    "study": "promptkit.study",
-    "train": "promptkit.train",
+    "build_pairs": "promptkit.building.build",
+    "build_prompts": "promptkit.building.build",
+    "compare": "promptkit.experiments.compare",
+    "lint": "promptkit.linting.lint",
+    "load_model": "promptkit.adapters.loading",
+    "load_records": "promptkit.data.records",
+    "load_task": "promptkit.data.tasks",
+    "load_template": "promptkit.templating.template",
+    "merge": "promptkit.adapters.merge",
+    "score": "promptkit.scoring",
+    "study": "promptkit.experiments.study",
+    "train": "promptkit.training",
 }
 __all__ = sorted(_HOME)
 
 
-class _Package(ModuleType):
-    """The package's own type: `promptkit.score` stays the function once the module `score` is imported.
-
-    Importing a module sets it as an attribute of its package; here the public name of the same
-    spelling is set in its place. `from promptkit.score import …` is not concerned.
-    """
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _HOME:
-            raise AttributeError(f"module 'promptkit' has no attribute {name!r}")
-        value = getattr(importlib.import_module(_HOME[name]), name)
-        setattr(self, name, value)
-        return value
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and _HOME.get(name) == value.__name__:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-    def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *__all__]
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'promptkit' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
+    return value
 
 
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""The command line: what `promptkit` and `python -m promptkit` start, and launchers of several processes."""
+"""Start the command line: `promptkit`, `python -m promptkit`, and launchers of several processes."""
 
 import sys
 

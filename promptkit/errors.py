@@ -1,4 +1,4 @@
-"""What a user's file, flag or model can cause, as one tree of exceptions.
+"""Define what a user's file, flag or model can cause, as one tree of exceptions.
 
 PromptkitError
 ├── TaskError        a task name or a task file

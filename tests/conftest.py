@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 
-from promptkit.identity import OWN
+from promptkit.experiments.identity import OWN
 
 # a busy machine is slow, not wrong
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_input_runs import CPU_SECONDS, MEMORY, Outcome, judge
-from tests.bad_inputs import COMMANDS, SPOILERS, make_bad_input
+from tests.helpers.bad_input_runs import CPU_SECONDS, MEMORY, Outcome, judge
+from tests.helpers.bad_inputs import COMMANDS, SPOILERS, make_bad_input
 
 ROOT = Path(__file__).parents[1]
 FINE = Outcome(1, 1.0, 0, "", "promptkit: x.csv:3: no column 'a'; it has b\n")
 
 
 def test_bad_inputs_are_one_line_each() -> None:
-    """A part of the inputs that `python -m tests.bad_input_runs` tries."""
-    command = [sys.executable, "-m", "tests.bad_input_runs", "--count", "60", "--seed", "1"]
+    """A part of the inputs that `python -m tests.helpers.bad_input_runs` tries."""
+    command = [sys.executable, "-m", "tests.helpers.bad_input_runs", "--count", "60", "--seed", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert done.stdout.endswith("60 passed, 0 failed\n")

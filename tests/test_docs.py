@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from promptkit.building import load_mixture
 from promptkit.cli import cli
-from promptkit.grid import load_settings
-from promptkit.prices import load_prices
-from promptkit.sets import load_mixture
-from promptkit.task import load_task
-from promptkit.template import load_template
+from promptkit.costs.prices import load_prices
+from promptkit.data.tasks import load_task
+from promptkit.experiments.grid import load_settings
+from promptkit.templating.template import load_template
 from tests.conftest import Project
 
 ROOT = Path(__file__).parents[1]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.kills import COMMANDS, compare
+from tests.helpers.kills import COMMANDS, compare
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_killed_verbs_end_as_undisturbed_ones() -> None:
-    """A part of the kills that `python -m tests.kills` tries: each verb that writes, once."""
-    command = [sys.executable, "-m", "tests.kills", "--count", str(len(COMMANDS)), "--seed", "1"]
+    """A part of the kills that `python -m tests.helpers.kills` tries: each verb that writes, once."""
+    command = [sys.executable, "-m", "tests.helpers.kills", "--count", str(len(COMMANDS)), "--seed", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert done.stdout.endswith(f"{len(COMMANDS)} passed, 0 failed\n")

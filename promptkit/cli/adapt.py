@@ -1,4 +1,4 @@
-"""The verbs that make and use adapters: train, predict, merge."""
+"""Define the verbs that make and use adapters: train, predict, merge."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from promptkit.cli.arguments import for_rows
 from promptkit.cli.options import (
     CHAT,
     DATA,
@@ -29,11 +30,10 @@ from promptkit.cli.options import (
     positive,
 )
 from promptkit.cli.output import brief, echo, print_json, print_rows, tracking
-from promptkit.cli.sources import for_rows
-from promptkit.local import DataFiles
+from promptkit.data.local import DataFiles
 
 if TYPE_CHECKING:
-    from promptkit.verbs.predicting import Written
+    from promptkit.cli.verbs.predicting import PredictionsWritten
 
 
 @click.command()
@@ -67,8 +67,8 @@ def train(source: str, as_json: bool, **settings: Any) -> None:
 
     A row is {"prompt": text, "completion": text}, or one of the forms in docs/exporting.md.
     """
-    from promptkit.sources import holds_rows
-    from promptkit.verbs.training import is_first_process, train_source
+    from promptkit.cli.verbs.training import is_first_process, train_source
+    from promptkit.storage.row_folders import holds_rows
 
     if holds_rows(source):
         settings = for_rows(settings, "train")
@@ -132,9 +132,9 @@ def predict(
     """
     import orjson
 
-    from promptkit.verbs.predicted_file import write_json
-    from promptkit.verbs.predicting import check_records, open_labeller
-    from promptkit.verbs.unfinished import check_output
+    from promptkit.cli.verbs.predicted_file import write_json
+    from promptkit.cli.verbs.predicting import check_records, open_labeller
+    from promptkit.cli.verbs.unfinished import check_output
 
     out = None if out == "-" else out
     check_records(file)
@@ -160,7 +160,7 @@ def predict(
             echo(f"{len(left_out):,} rows left out", err=True)
 
 
-def _print_written(written: Written, out: str, result: Mapping[str, Any] | None) -> None:
+def _print_written(written: PredictionsWritten, out: str, result: Mapping[str, Any] | None) -> None:
     """Say what was written to a file: as JSON, with what else there is in `result`, or in words where that is None."""
     errors, one = None if written.errors is None else str(written.errors), written.one_answer
     if result is not None:
@@ -183,7 +183,7 @@ def merge(adapter: str, out: str, as_json: bool, **settings: Any) -> None:
 
     The adapter's probes, rows of its training set with their scores, are scored again with the merged weights.
     """
-    from promptkit.merge import merge
+    from promptkit.adapters.merge import merge
 
     merged = merge(adapter, out, **settings)
     verdict = merged.verdict

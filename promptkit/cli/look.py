@@ -1,4 +1,4 @@
-"""The verbs that show what is there: show, lint, list."""
+"""Define the verbs that show what is there: show, lint, list."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from promptkit.cli.arguments import check_shown, follow_card
 from promptkit.cli.options import (
     CHAT,
     DATA,
@@ -24,7 +25,6 @@ from promptkit.cli.options import (
     shots,
 )
 from promptkit.cli.output import console, echo, print_json
-from promptkit.cli.sources import check_shown, follow_card
 
 
 @click.command()
@@ -37,8 +37,8 @@ def show(task: str, as_json: bool, **settings: Any) -> None:
     """Show what the model will see: parts coloured, the loss mask, token counts."""
     from dataclasses import asdict
 
+    from promptkit.cli.verbs.showing import show_prompts
     from promptkit.report.prompt_view import print_view
-    from promptkit.verbs.showing import show_prompts
 
     check_shown(settings)
     views = show_prompts(task, **follow_card(settings, task))
@@ -54,7 +54,7 @@ def show(task: str, as_json: bool, **settings: Any) -> None:
 @JSON
 def lint(paths: Sequence[str], as_json: bool) -> None:
     """Find defects in templates and tasks, without a model: all that can be found, or those of PATHS."""
-    from promptkit.lint import lint as find_defects
+    from promptkit.linting.lint import lint as find_defects
 
     result = find_defects(paths)
     if as_json:
@@ -86,7 +86,7 @@ def list_(kind: str | None, as_json: bool) -> None:
     """List tasks, templates, methods, selections, orders, presets and models that can be named."""
     from rich.text import Text
 
-    from promptkit.verbs.listing import list_names
+    from promptkit.cli.verbs.listing import list_names
 
     names = list_names(kind)
     if as_json:

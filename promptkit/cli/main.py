@@ -1,4 +1,4 @@
-"""The command line: one verb, one short function that calls the library. Results to stdout, the rest to stderr."""
+"""Define the command line: one verb, one short function; results go to stdout, the rest to stderr."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from promptkit.cli.measure import compare, report, rerun, score, study
 from promptkit.cli.output import echo
 from promptkit.cli.write import build
 from promptkit.errors import PromptkitError, PromptkitWarning
-from promptkit.terminal import guard_streams
+from promptkit.report.terminal import guard_streams
 
 
 class _Verbs(click.Group):

@@ -1,4 +1,4 @@
-"""The verbs that measure: compare, study, score, rerun, report."""
+"""Define the verbs that measure: compare, study, score, rerun, report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from promptkit.cli.arguments import follow_card, for_rows, is_given, is_rows
 from promptkit.cli.options import (
     BATCH,
     CALIBRATE,
@@ -30,15 +31,14 @@ from promptkit.cli.options import (
     TEMPLATE,
     TRAIN_LIMIT,
     TRAINING,
-    Numbers,
+    NumberList,
     Words,
     combine,
     positive,
     shots,
 )
 from promptkit.cli.output import console, echo, print_json, print_result, print_rows, tracking, warn_of_notes
-from promptkit.cli.sources import follow_card, for_rows, is_given, is_rows
-from promptkit.local import DataFiles
+from promptkit.data.local import DataFiles
 
 
 @click.command()
@@ -56,7 +56,7 @@ from promptkit.local import DataFiles
 @positive("--limit", "Test records after a seeded shuffle.", 200)
 @click.option(
     "--train-sizes",
-    type=Numbers(),
+    type=NumberList(),
     default=(),
     help="Curves: LoRA on so many records each, instead of k and the pool, and demonstrations retrieved from as many.",
 )
@@ -82,7 +82,7 @@ def compare(
     TASK is a name (see `promptkit list tasks`) or a TOML file. A run that was stopped goes on when the
     same command is given again.
     """
-    from promptkit.compare import compare as run
+    from promptkit.experiments.compare import compare as run
 
     given = [name for name in settings if is_given(name)]
     with tracking() as track:
@@ -105,7 +105,7 @@ def compare(
 @shots(4)
 @positive("--draws", "Choices of demonstrations.", 5)
 @click.option("--orders", type=Words(), help="Of each choice: how many, all, names, or globale, locale:4. Default: 4.")
-@click.option("--train-sizes", type=Numbers(), help="LoRA on so many records each. Default: all.")
+@click.option("--train-sizes", type=NumberList(), help="LoRA on so many records each. Default: all.")
 @positive("--seeds", "LoRA runs.", 3)
 @combine(*TRAINING)
 @click.option("--models", type=Words(), help="Several models, in place of --model.")
@@ -125,7 +125,7 @@ def study(task: str, as_json: bool, **settings: Any) -> None:
     Every combination of what is given is a cell. The same command goes on where it was stopped. With the same --out,
     further values of an axis compute only what is new. What is given here replaces what a preset says.
     """
-    from promptkit.study import study as run
+    from promptkit.experiments.study import study as run
 
     source = click.get_current_context().get_parameter_source
     given = {name: value for name, value in settings.items() if source(name) is not click.core.ParameterSource.DEFAULT}
@@ -134,7 +134,7 @@ def study(task: str, as_json: bool, **settings: Any) -> None:
     warn_of_notes(result)
     if as_json:
         return print_json(result)
-    from promptkit.report.study import print_forecast, print_study
+    from promptkit.report.study_table import print_forecast, print_study
 
     return (print_forecast if given.get("dry_run") else print_study)(result, console())
 
@@ -168,8 +168,8 @@ def score(source: str, scores: bool, as_json: bool, **settings: Any) -> None:
 
     A row of a file is {"prompt": text, "choices": [text, …], "label": index (optional), "id" (optional)}.
     """
-    from promptkit.verbs.row_file import score_file
-    from promptkit.verbs.scoring import score_task
+    from promptkit.cli.verbs.row_file import score_file
+    from promptkit.cli.verbs.scoring import score_task
 
     given = [name for name in settings if is_given(name) and name != "shots"]
     settings = follow_card(settings, source)
@@ -196,7 +196,7 @@ def score(source: str, scores: bool, as_json: bool, **settings: Any) -> None:
 @JSON
 def report(run: str, data: DataFiles | None, out: str | None, as_json: bool) -> None:
     """Show a finished RUN again: its tables here; a page, figures and numbers in a folder."""
-    from promptkit.report.writing import print_report, write_report
+    from promptkit.report.write_report import print_report, write_report
 
     with tracking() as track:
         kind, result = write_report(run, data=data, out=out, track=track)
@@ -218,7 +218,7 @@ def rerun(run: str, as_json: bool, **places: Any) -> None:
     they are no longer where they were. Exits with 1 where cells differ
     by more than rounding.
     """
-    from promptkit.verbs.rerunning import rerun as run_again
+    from promptkit.cli.verbs.rerunning import rerun as run_again
 
     with tracking() as track:
         result = run_again(run, track=track, **places)
@@ -244,8 +244,8 @@ def _tell(result: dict[str, Any]) -> list[str]:
 
 
 def _figures(result: dict[str, Any]) -> list[str]:
+    from promptkit.report.comparison_figure import save_comparison
     from promptkit.report.curve_figure import save_curves
-    from promptkit.report.figure import save_comparison
 
     folder = Path(result["run"])
     return [str(path) for path in (*save_comparison(result, folder), *save_curves(result, folder))]

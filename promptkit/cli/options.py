@@ -1,4 +1,4 @@
-"""The options that several verbs share, and the types of their values."""
+"""Define the options that several verbs share, and the types of their values."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import click
 
-from promptkit.adapter import BATCH_SIZE, EPOCHS, KINDS
+from promptkit.adapters.card import BATCH_SIZE, EPOCHS, KINDS
+from promptkit.data.labels import READINGS
+from promptkit.data.local import DataFiles
 from promptkit.errors import PromptkitError
-from promptkit.labels import READINGS
-from promptkit.local import DataFiles
 
 Function = Callable[..., Any]
 
 
-class Numbers(click.ParamType[tuple[int, ...]]):
+class NumberList(click.ParamType[tuple[int, ...]]):
     """A list of whole numbers: `4` or `0,4,16`."""
 
     name = "N[,N…]"
@@ -64,14 +64,14 @@ class NamedNumbers(click.ParamType[dict[str, int]]):
         return found
 
 
-class Size(click.ParamType[int]):
+class SizeType(click.ParamType[int]):
     """An amount of memory: `2GB`, `512MiB` or a number of bytes."""
 
     name = "SIZE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the bytes; a usage error for anything else."""
-        from promptkit.memory import parse_size
+        from promptkit.costs.memory import parse_size
 
         try:
             return parse_size(value)
@@ -114,7 +114,7 @@ def shots(default: int) -> Function:
     return click.option(
         "-k",
         "--shots",
-        type=Numbers(),
+        type=NumberList(),
         default=str(default),
         show_default=True,
         help="Demonstrations per prompt; several numbers are each shown.",
@@ -203,7 +203,7 @@ ORDER = click.option("--order", help="Their sequence: see `promptkit list orders
 BATCH = click.option("--batch-tokens", type=WholeNumber(1), help="Tokens in one forward pass at most.")
 MEMORY = click.option(
     "--memory",
-    type=Size(),
+    type=SizeType(),
     help="What scoring may take beside the weights, such as 2GB or 512MiB. Default: half of what is free.",
 )
 OVERLONG = click.option(

@@ -1,4 +1,4 @@
-"""What verbs print: results to stdout, progress to stderr."""
+"""Print what verbs return: results to stdout, progress to stderr."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from promptkit.terminal import PICTURES, make_console, make_visible
+from promptkit.report.terminal import PICTURES, make_console, make_visible
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
-        from promptkit.report.table import print_comparison
+        from promptkit.report.comparison_table import print_comparison
 
         print_comparison(result, console())
 

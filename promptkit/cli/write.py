@@ -1,4 +1,4 @@
-"""The verb that writes data sets: build."""
+"""Define the verb that writes data sets: build."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from promptkit.cli.exporting import EXPORT, take_export
+from promptkit.cli.arguments import check_shown
+from promptkit.cli.format_options import EXPORT, take_export
 from promptkit.cli.options import (
     DATA,
     JSON,
@@ -21,8 +22,7 @@ from promptkit.cli.options import (
     shots,
 )
 from promptkit.cli.output import echo, print_json, print_rows, tracking
-from promptkit.cli.sources import check_shown
-from promptkit.parsing import parse_whole
+from promptkit.storage.parsing import parse_whole
 
 
 def _read_count(_: click.Context, option: click.Parameter, given: str | None) -> int | str | None:
@@ -89,7 +89,7 @@ def build(source: str, kind: str | None, as_json: bool, **settings: Any) -> None
 
     With --out, pairs have a manifest beside them, FILE.manifest.json, that makes the same file again.
     """
-    from promptkit.verbs.building import build_rows, choose_kind, is_task, recall_export
+    from promptkit.cli.verbs.building import build_rows, choose_kind, is_task, recall_export
 
     kind, given = choose_kind(source, kind), _given(settings)
     if is_task(source):

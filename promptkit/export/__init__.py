@@ -1,1 +1,1 @@
-"""Rows into the files, folders and repositories that other programs read."""
+"""Write rows into the files, folders and repositories that other programs read."""

@@ -1,4 +1,4 @@
-"""What a set of rows holds, counted while they pass, into a data card: the README.md of a data set."""
+"""Write the README.md of a data set: what its rows hold, counted as they pass."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from promptkit._version import __version__
-from promptkit.data import folder_beside
-from promptkit.task import Task
+from promptkit.data.records import folder_beside
+from promptkit.data.tasks import Task
 
 #: More different answers than these are not labels of a set but texts of its rows: they are not listed.
 MOST_ANSWERS = 50

@@ -1,4 +1,4 @@
-"""Training pairs into the rows that other trainers read, and such rows back into pairs.
+"""Convert training pairs to the rows that other trainers read, and such rows back to pairs.
 
 A format changes how a pair's texts are laid out, never the texts: what comes back has the same characters, so the same
 token ids. What a format has no place for is refused; but for `openai`, which has none for choices: its labels are read
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from promptkit.errors import DataError, nearest
-from promptkit.pair import Pair, move_pair_join
-from promptkit.prompt import Message
-from promptkit.sources import iterate_rows
+from promptkit.prompts.pair import Pair, move_pair_join
+from promptkit.prompts.prompt import Message
+from promptkit.storage.row_folders import iterate_rows
 
 Row = Mapping[str, Any]
 Turn = dict[str, Any]
@@ -209,7 +209,7 @@ def pair_from_row(row: Row, number: int, *, chat: bool = False, place: str = "")
 
 
 def read_pair_rows(path: Path, *, chat: bool = False) -> Iterator[Pair]:
-    """Yield the pairs of a file or folder of rows (see `promptkit.sources`), one at a time.
+    """Yield the pairs of a file or folder of rows (see `promptkit.storage.row_folders`), one at a time.
 
     Raises DataError, with the place, for what is not there, not whole or not a pair.
     """

@@ -1,4 +1,4 @@
-"""A set of rows onto the Hugging Face hub: Parquet files, a manifest and a data card in one commit."""
+"""Push a set of rows to the Hugging Face hub: Parquet files, a manifest and a data card in one commit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows into several files, or into a `datasets` folder: all of them are there, or none.
+"""Write rows to several files or a `datasets` folder: all of them appear, or none.
 
 Rows are written as they come and never held in memory, so a set may be larger than it. What is written is a function
 of the rows: the same rows give the same bytes under the same names.
@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptkit.errors import RunError
-from promptkit.files import (
+from promptkit.storage.files import (
     Columns,
     find_writer,
     iterate_tables,
     new_folder,
     stage,
 )
-from promptkit.rows import number_rows
-from promptkit.sources import check_no_shards
+from promptkit.storage.row_folders import check_no_shards
+from promptkit.storage.rows import number_rows
 
 if TYPE_CHECKING:
     import datasets

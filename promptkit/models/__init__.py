@@ -1,4 +1,4 @@
-"""A model's name into a network, its tokenizer and what the rest must know of them."""
+"""Load a model by its name: a network, its tokenizer and what the rest must know of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptkit.errors import ModelError, PromptkitWarning, nearest
-from promptkit.libraries import quiet_transformers
 from promptkit.models.checkpoint import (
     check_files,
     check_model_folder,
@@ -18,9 +17,10 @@ from promptkit.models.checkpoint import (
     read_object,
     refuse_other_code,
 )
-from promptkit.models.quantize import NF4, is_quantized, quantized_options
-from promptkit.models.source import NAMES, fingerprint, hash_files, is_adapter, locate, locate_base
-from promptkit.tokens import Encoder
+from promptkit.models.location import NAMES, fingerprint, hash_files, is_adapter, locate, locate_base
+from promptkit.models.quantization import NF4, is_quantized, quantized_options
+from promptkit.models.tokens import Encoder
+from promptkit.storage.libraries import quiet_transformers
 
 if TYPE_CHECKING:
     import torch

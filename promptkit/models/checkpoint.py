@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from promptkit.errors import ModelError
-from promptkit.files import open_input, read_input
-from promptkit.parsing import parse_json_object
-from promptkit.paths import lies_in, real_path
+from promptkit.storage.files import open_input, read_input
+from promptkit.storage.parsing import parse_json_object
+from promptkit.storage.paths import lies_in, real_path
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -1,1 +1,1 @@
-"""Computed figures into what a person reads: tables, drawings, progress, coloured prompts."""
+"""Show computed figures to a person: tables, drawings, progress, coloured prompts, a page."""

@@ -1,4 +1,4 @@
-"""What the drawings of a report share: their canvas, colours and names."""
+"""Define what the drawings of a report share: their canvas, colours and names."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from promptkit.report.figure import COLOURS
-from promptkit.report.source import condition_of, name_conditions
-from promptkit.report.wording import baseline, percent
+from promptkit.report.comparison_figure import COLOURS
+from promptkit.report.run_source import condition_of, name_conditions
+from promptkit.report.units import baseline, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

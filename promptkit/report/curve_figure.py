@@ -1,4 +1,4 @@
-"""Curves into a drawing: accuracy, and the cost of 1,000 test records, against labelled rows."""
+"""Draw learning curves: accuracy, and the cost of 1,000 test records, against labelled rows."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptkit.report.canvas import LINES, PAPER, QUIET, colour_of
-from promptkit.report.figure import OTHER_COLOUR, plain_text, save_figure
-from promptkit.report.wording import FLOP, baseline, quantity, test_items
+from promptkit.report.comparison_figure import OTHER_COLOUR, plain_text, save_figure
+from promptkit.report.units import FLOP, baseline, quantity, test_items
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

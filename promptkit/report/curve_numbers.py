@@ -1,4 +1,4 @@
-"""Curves into tables of numbers: every point, and who is ahead at which size."""
+"""Tabulate learning curves: every point, and who is ahead at which size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from promptkit.report.curve_table import HEADINGS, name_prompt
-from promptkit.report.numbers import Column, Numbers
+from promptkit.report.numbers import NumberColumn, Numbers
 
 Result = Mapping[str, Any]
 
@@ -19,18 +19,18 @@ def count_curves(result: Result) -> list[Numbers]:
 
 def _count_points(curves: Result) -> Numbers:
     columns = (
-        Column("line", "line"),
-        Column("template", "template"),
-        Column("labelled rows", "rows", "count"),
-        Column("runs", "runs", "count"),
-        Column("mean", "mean", "percent"),
-        Column("95 %", "ci95", "interval"),
-        Column("min", "min", "percent"),
-        Column("max", "max", "percent"),
-        Column("failed", "failed", "count"),
-        Column("1,000 records, shared", "flop_per_1000_shared", "flop"),
-        Column("recomputed", "flop_per_1000_recomputed", "flop"),
-        Column("hash of the rows", "rows_hash"),
+        NumberColumn("line", "line"),
+        NumberColumn("template", "template"),
+        NumberColumn("labelled rows", "rows", "count"),
+        NumberColumn("runs", "runs", "count"),
+        NumberColumn("mean", "mean", "percent"),
+        NumberColumn("95 %", "ci95", "interval"),
+        NumberColumn("min", "min", "percent"),
+        NumberColumn("max", "max", "percent"),
+        NumberColumn("failed", "failed", "count"),
+        NumberColumn("1,000 records, shared", "flop_per_1000_shared", "flop"),
+        NumberColumn("recomputed", "flop_per_1000_recomputed", "flop"),
+        NumberColumn("hash of the rows", "rows_hash"),
     )
     rows = []
     for line in curves["lines"]:
@@ -45,16 +45,16 @@ def _count_points(curves: Result) -> Numbers:
 
 def _count_contests(curves: Result) -> Numbers:
     columns = (
-        Column("against", "against"),
-        Column("template", "template"),
-        Column("labelled rows", "rows", "count"),
-        Column("prompt", "prompt"),
-        Column("LoRA", "lora", "percent"),
-        Column("prompt's accuracy", "prompt_accuracy", "percent"),
-        Column("LoRA minus prompt", "difference", "points"),
-        Column("95 %", "ci95", "points-interval"),
-        Column("p, Holm", "adjusted", "p"),
-        Column("ahead", "ahead"),
+        NumberColumn("against", "against"),
+        NumberColumn("template", "template"),
+        NumberColumn("labelled rows", "rows", "count"),
+        NumberColumn("prompt", "prompt"),
+        NumberColumn("LoRA", "lora", "percent"),
+        NumberColumn("prompt's accuracy", "prompt_accuracy", "percent"),
+        NumberColumn("LoRA minus prompt", "difference", "points"),
+        NumberColumn("95 %", "ci95", "points-interval"),
+        NumberColumn("p, Holm", "adjusted", "p"),
+        NumberColumn("ahead", "ahead"),
     )
     rows = tuple(
         (

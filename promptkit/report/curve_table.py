@@ -1,11 +1,11 @@
-"""Curves into columns and sentences for the terminal: every point, who is ahead at which size, and where they cross."""
+"""Print learning curves: every point, who is ahead at which size, and where they cross."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptkit.report.wording import FLOP, condition_name, in_one_unit, p_value, percent, percent_range
+from promptkit.report.units import FLOP, condition_name, in_one_unit, p_value, percent, percent_range
 
 Result = Mapping[str, Any]
 Columns = Mapping[str, Sequence[str]]
@@ -46,7 +46,7 @@ def point_columns(points: Sequence[Result]) -> Columns:
     return columns | dict((in_one_unit("shared", shared, FLOP), in_one_unit("recom-\nputed", recomputed, FLOP)))
 
 
-def list_contests(crossings: Sequence[Result]) -> list[dict[str, Any]]:
+def list_size_comparisons(crossings: Sequence[Result]) -> list[dict[str, Any]]:
     """Return LoRA against each way of prompting at every size; the way of prompting heads its lines."""
     return [
         {**size, "method": f"{size['rows']:,} rows", "template": HEADINGS[crossing["against"]]}
@@ -55,21 +55,21 @@ def list_contests(crossings: Sequence[Result]) -> list[dict[str, Any]]:
     ]
 
 
-def contest_columns(contests: Sequence[Result]) -> Columns:
-    """Return the columns of the table of contests: LoRA minus prompt, in points."""
+def size_columns(comparisons: Sequence[Result]) -> Columns:
+    """Return the columns of the table of comparisons: LoRA minus prompt, in points."""
     return {
-        "prompt": [name_prompt(contest) for contest in contests],
-        "points": [f"{100 * contest['difference']:+.1f}" for contest in contests],
-        "95 % interval": [_signed(contest["ci95"]) for contest in contests],
-        "p": [p_value(contest["adjusted"]).removeprefix("p ").removeprefix("= ") for contest in contests],
-        "ahead": [_who(contest["ahead"]) if contest["ahead"] else "open" for contest in contests],
+        "prompt": [name_prompt(comparison) for comparison in comparisons],
+        "points": [f"{100 * comparison['difference']:+.1f}" for comparison in comparisons],
+        "95 % interval": [_signed(comparison["ci95"]) for comparison in comparisons],
+        "p": [p_value(comparison["adjusted"]).removeprefix("p ").removeprefix("= ") for comparison in comparisons],
+        "ahead": [_who(comparison["ahead"]) if comparison["ahead"] else "open" for comparison in comparisons],
     }
 
 
-def name_prompt(contest: Result) -> str:
-    """Return the name of a contest's prompt; how many records it retrieves from only where LoRA is trained on more."""
-    prompt = contest["prompt"]
-    return condition_name({**prompt, "pool_rows": None} if prompt.get("pool_rows") == contest["rows"] else prompt)
+def name_prompt(comparison: Result) -> str:
+    """Return the name of a comparison's prompt, with its pool only where LoRA is trained on more records."""
+    prompt = comparison["prompt"]
+    return condition_name({**prompt, "pool_rows": None} if prompt.get("pool_rows") == comparison["rows"] else prompt)
 
 
 def describe_crossings(crossings: Sequence[Result]) -> list[str]:

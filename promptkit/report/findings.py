@@ -1,12 +1,12 @@
-"""A comparison into the sentences that say what its figures mean, and what they do not."""
+"""Say in sentences what the figures of a comparison mean, and what they do not."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptkit.outcome.words import say_place
-from promptkit.report.wording import baseline, condition_name, draw_name, p_value, percent, percent_range, templates
+from promptkit.analysis.sentences import say_place
+from promptkit.report.units import baseline, condition_name, draw_name, p_value, percent, percent_range, templates
 
 Result = Mapping[str, Any]
 _TOLD = 6  # conditions that one sentence tells of

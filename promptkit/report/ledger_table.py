@@ -1,11 +1,11 @@
-"""A ledger into columns and sentences for the terminal: tokens by kind, prices, what choosing took."""
+"""Print a ledger: tokens by kind, prices, what choosing took."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptkit.report.wording import FLOP, NOTHING, SECONDS, quantity
+from promptkit.report.units import FLOP, NOTHING, SECONDS, quantity
 
 Result = Mapping[str, Any]
 Columns = Mapping[str, Sequence[str]]

@@ -1,4 +1,4 @@
-"""A run into tables of numbers, the same for the page, for CSV files and for LaTeX."""
+"""Tabulate a run, the same for the page, for CSV files and for LaTeX."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from promptkit.csv_rows import make_row_writer, quote_formula
-from promptkit.report.source import Answers, Source, cells_by_condition, condition_of, name_conditions, varying_axes
-from promptkit.report.wording import FLOP, NOTHING, p_value, percent, percent_range, quantity
+from promptkit.report.run_source import (
+    Answers,
+    RunSource,
+    cells_by_condition,
+    condition_of,
+    name_conditions,
+    varying_axes,
+)
+from promptkit.report.units import FLOP, NOTHING, p_value, percent, percent_range, quantity
+from promptkit.storage.csv_rows import make_row_writer, quote_formula
 
 Result = Mapping[str, Any]
 
@@ -31,7 +38,7 @@ _LATEX = {
 
 
 @dataclass(frozen=True)
-class Column:
+class NumberColumn:
     """A column: its header, the name it has in a CSV file, and what its values are (a key of `SHOWN`)."""
 
     header: str
@@ -50,7 +57,7 @@ class Numbers:
 
     name: str
     title: str
-    columns: tuple[Column, ...]
+    columns: tuple[NumberColumn, ...]
     rows: tuple[tuple[Any, ...], ...]
 
     def shown(self) -> list[list[str]]:
@@ -91,25 +98,25 @@ _PAIRS = {
 
 #: The columns of an accuracy over several runs.
 OVER_RUNS = (
-    Column("runs", "runs", "count"),
-    Column("mean", "mean", "percent"),
-    Column("95 %", "ci95", "interval"),
-    Column("std", "std", "percent"),
-    Column("min", "min", "percent"),
-    Column("max", "max", "percent"),
+    NumberColumn("runs", "runs", "count"),
+    NumberColumn("mean", "mean", "percent"),
+    NumberColumn("95 %", "ci95", "interval"),
+    NumberColumn("std", "std", "percent"),
+    NumberColumn("min", "min", "percent"),
+    NumberColumn("max", "max", "percent"),
 )
 
 
-def count_conditions(source: Source) -> Numbers:
+def count_conditions(source: RunSource) -> Numbers:
     """Return a row per condition: what it is, and its accuracy over draws, orders and seeds."""
     result = source.result
     axes = varying_axes(result["methods"])
     names = name_conditions(result)
     columns = (
-        Column("condition", "condition"),
-        *(Column(axis, axis) for axis in axes),
+        NumberColumn("condition", "condition"),
+        *(NumberColumn(axis, axis) for axis in axes),
         *OVER_RUNS,
-        Column("spread", "spread", "percent"),
+        NumberColumn("spread", "spread", "percent"),
     )
     rows = []
     for each in result["methods"]:
@@ -125,7 +132,7 @@ def over_runs(accuracy: Result, runs: int) -> list[Any]:
     return [runs, accuracy["mean"], accuracy.get("ci95"), *extremes]
 
 
-def count_calibrations(source: Source) -> Numbers:
+def count_calibrations(source: RunSource) -> Numbers:
     """Return a row per condition and score or calibration of it: its accuracy over draws, orders and seeds."""
     names = name_conditions(source.result)
     rows = tuple(
@@ -133,25 +140,25 @@ def count_calibrations(source: Source) -> Numbers:
         for method in source.result["methods"]
         for reading in method.get("calibrations", ())
     )
-    columns = (Column("condition", "condition"), Column("score", "score"), *OVER_RUNS)
+    columns = (NumberColumn("condition", "condition"), NumberColumn("score", "score"), *OVER_RUNS)
     title = "The same records by other scores and calibrations, accuracy in %"
     return Numbers("calibrations", title, columns, rows)
 
 
-def count_cells(source: Source) -> Numbers:
+def count_cells(source: RunSource) -> Numbers:
     """Return a row per cell: its condition, draw, order and seed, and its accuracy with its interval."""
     result, names = source.result, name_conditions(source.result)
     columns = (
-        Column("condition", "condition"),
-        Column("draw", "draw"),
-        Column("order", "order"),
-        Column("seed", "seed"),
-        Column("records", "n", "count"),
-        Column("accuracy", "accuracy", "percent"),
-        Column("95 %", "ci95", "interval"),
-        Column("macro-F1", "macro_f1", "percent"),
-        Column("on choices", "choice_mass", "percent"),
-        Column("computed per record", "flop_per_item", "flop"),
+        NumberColumn("condition", "condition"),
+        NumberColumn("draw", "draw"),
+        NumberColumn("order", "order"),
+        NumberColumn("seed", "seed"),
+        NumberColumn("records", "n", "count"),
+        NumberColumn("accuracy", "accuracy", "percent"),
+        NumberColumn("95 %", "ci95", "interval"),
+        NumberColumn("macro-F1", "macro_f1", "percent"),
+        NumberColumn("on choices", "choice_mass", "percent"),
+        NumberColumn("computed per record", "flop_per_item", "flop"),
     )
     rows = tuple(
         (
@@ -169,27 +176,27 @@ def count_cells(source: Source) -> Numbers:
     return Numbers("cells", "Every run, accuracy in %", columns, rows)
 
 
-def count_shares(source: Source) -> Numbers:
+def count_shares(source: RunSource) -> Numbers:
     """Return a row per factor: the share of the variance that it explains."""
     columns = (
-        Column("factor", "factor"),
-        Column("of one answer", "share", "percent"),
-        Column("95 %", "ci95", "interval"),
-        Column("of the cells' accuracy", "between", "percent"),
+        NumberColumn("factor", "factor"),
+        NumberColumn("of one answer", "share", "percent"),
+        NumberColumn("95 %", "ci95", "interval"),
+        NumberColumn("of the cells' accuracy", "between", "percent"),
     )
     rows = tuple((each["factor"], each["share"], each["ci95"], each["between"]) for each in source.result["factors"])
     return Numbers("variance", "Shares of the variance, in %", columns, rows)
 
 
-def count_levels(source: Source) -> Numbers:
+def count_levels(source: RunSource) -> Numbers:
     """Return a row per value of every axis that varies: the accuracy over all cells with it."""
     columns = (
-        Column("axis", "axis"),
-        Column("value", "value"),
-        Column("cells", "cells", "count"),
-        Column("mean", "mean", "percent"),
-        Column("min", "min", "percent"),
-        Column("max", "max", "percent"),
+        NumberColumn("axis", "axis"),
+        NumberColumn("value", "value"),
+        NumberColumn("cells", "cells", "count"),
+        NumberColumn("mean", "mean", "percent"),
+        NumberColumn("min", "min", "percent"),
+        NumberColumn("max", "max", "percent"),
     )
     rows = tuple(
         (axis, level["value"], level["cells"], level["mean"], level["min"], level["max"])
@@ -199,14 +206,14 @@ def count_levels(source: Source) -> Numbers:
     return Numbers("levels", "By one axis, over all else, accuracy in %", columns, rows)
 
 
-def count_orders(source: Source) -> Numbers:
+def count_orders(source: RunSource) -> Numbers:
     """Return a row per draw and order of the conditions that have several orders of a draw."""
     names = name_conditions(source.result)
     columns = (
-        Column("condition", "condition"),
-        Column("draw", "draw"),
-        Column("order", "order"),
-        Column("accuracy", "accuracy", "percent"),
+        NumberColumn("condition", "condition"),
+        NumberColumn("draw", "draw"),
+        NumberColumn("order", "order"),
+        NumberColumn("accuracy", "accuracy", "percent"),
     )
     rows = tuple(
         (names[condition], cell["factors"]["draw"], cell["factors"]["order"], cell["accuracy"])
@@ -226,18 +233,18 @@ def ordered_conditions(result: Result) -> dict[tuple[tuple[str, str], ...], list
     return found
 
 
-def count_costs(source: Source) -> Numbers:
+def count_costs(source: RunSource) -> Numbers:
     """Return a row per condition: accuracy, what a record costs and what training costs once."""
     names, cells = name_conditions(source.result), cells_by_condition(source.result)
     records = {  # that a cell was asked: of a budget, a part of them
         condition: fmean(cell["n"] for cell in own) for condition, own in cells.items()
     }
     columns = (
-        Column("condition", "condition"),
-        Column("accuracy", "accuracy", "percent"),
-        Column("computed per record", "flop_per_item", "flop"),
-        Column("seconds per record", "seconds_per_item", "seconds"),
-        Column("training", "training_flop", "flop"),
+        NumberColumn("condition", "condition"),
+        NumberColumn("accuracy", "accuracy", "percent"),
+        NumberColumn("computed per record", "flop_per_item", "flop"),
+        NumberColumn("seconds per record", "seconds_per_item", "seconds"),
+        NumberColumn("training", "training_flop", "flop"),
     )
     rows = tuple(
         (
@@ -252,12 +259,12 @@ def count_costs(source: Source) -> Numbers:
     return Numbers("costs", "Accuracy in %, and cost", columns, rows)
 
 
-def count_break_even(source: Source) -> Numbers:
+def count_break_even(source: RunSource) -> Numbers:
     """Return a row per way of prompting: from how many test records on training is cheaper; `never` where it is not."""
     columns = (
-        Column("condition", "condition"),
-        Column("demonstrations recomputed", "items", "never"),
-        Column("demonstrations shared", "items_prefix_shared", "never"),
+        NumberColumn("condition", "condition"),
+        NumberColumn("demonstrations recomputed", "items", "never"),
+        NumberColumn("demonstrations shared", "items_prefix_shared", "never"),
     )
     rows = tuple(
         (name, *("never" if counts[key] is None else counts[key] for key in ("items", "items_prefix_shared")))
@@ -267,7 +274,7 @@ def count_break_even(source: Source) -> Numbers:
 
 
 @dataclass(frozen=True)
-class Item:
+class ReportItem:
     """One test record over all cells: the share of cells that are right, and what they answered how often.
 
     `nth` tells records of one id apart: 0 for the first.
@@ -281,7 +288,7 @@ class Item:
     nth: int = 0
 
 
-def gather_items(source: Source) -> list[Item]:
+def gather_items(source: RunSource) -> list[ReportItem]:
     """Return every test record over all cells, those that flip most first: the nearest to half right, half wrong."""
     right: dict[tuple[str, int], list[bool]] = {}
     said: dict[tuple[str, int], Counter[str | None]] = {}
@@ -293,7 +300,7 @@ def gather_items(source: Source) -> list[Item]:
             labels[place] = label
     names = source.result.get("labels")
     items = [
-        Item(
+        ReportItem(
             place[0],
             name_label(labels[place], names),
             sum(found) / len(found),
@@ -327,20 +334,20 @@ def name_label(label: str | None, names: Sequence[str] | None) -> str:
     return names[int(label)] if names and label.isdecimal() and int(label) < len(names) else label
 
 
-def count_items(items: Sequence[Item]) -> Numbers:
+def count_items(items: Sequence[ReportItem]) -> Numbers:
     """Return a row per test record, those that flip most first."""
     columns = (
-        Column("record", "id"),
-        Column("label", "label"),
-        Column("cells", "cells", "count"),
-        Column("right", "right", "percent"),
-        Column("answers", "answers"),
+        NumberColumn("record", "id"),
+        NumberColumn("label", "label"),
+        NumberColumn("cells", "cells", "count"),
+        NumberColumn("right", "right", "percent"),
+        NumberColumn("answers", "answers"),
     )
     rows = tuple((item.id, item.label, item.cells, item.right, say_answers(item)) for item in items)
     return Numbers("items", "Every test record, share of cells that are right in %", columns, rows)
 
 
-def say_answers(item: Item) -> str:
+def say_answers(item: ReportItem) -> str:
     """Return `negative 14, positive 10`, the most frequent first; of many, the first five."""
     shown = [f"{answer} {count}" for answer, count in item.answers[:5]]
     return ", ".join([*shown, *(["…"] if len(item.answers) > 5 else [])])
@@ -363,12 +370,12 @@ def to_csv(numbers: Numbers) -> bytes:
     return text.getvalue().encode("utf-8", "replace")
 
 
-def _csv_names(column: Column) -> list[str]:
+def _csv_names(column: NumberColumn) -> list[str]:
     name = quote_formula(column.name)
     return [f"{name}_{end}" for end in _PAIRS[column.kind]] if column.kind in _PAIRS else [name]
 
 
-def _csv_values(column: Column, value: Any) -> list[Any]:
+def _csv_values(column: NumberColumn, value: Any) -> list[Any]:
     if column.kind in _PAIRS:
         return ["", ""] if value is None else list(value)
     return ["" if value is None else quote_formula(value) if isinstance(value, str) else value]

@@ -1,4 +1,4 @@
-"""A run's figures, tables and prompts into one HTML page that needs nothing beside it."""
+"""Write a run's figures, tables and prompts as one HTML page that needs nothing beside it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from promptkit.report.canvas import Plot
-from promptkit.report.numbers import Item, Numbers, say_answers
-from promptkit.report.rebuild import Shown
-from promptkit.report.source import Source
-from promptkit.report.wording import cautions, count_of, other_notes, percent, percent_range, say_cells
-from promptkit.terminal import PICTURES
+from promptkit.report.numbers import Numbers, ReportItem, say_answers
+from promptkit.report.rebuild import ShownPrompt
+from promptkit.report.run_source import RunSource
+from promptkit.report.terminal import PICTURES
+from promptkit.report.units import cautions, count_of, other_notes, percent, percent_range, say_cells
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -28,11 +28,11 @@ _ROLES = ("system", "user", "assistant")
 
 
 def render_page(
-    source: Source,
+    source: RunSource,
     drawings: Sequence[tuple[Plot, str]],
     tables: Mapping[str, Numbers],
-    items: Sequence[Item],
-    prompts: Sequence[Shown] | str,
+    items: Sequence[ReportItem],
+    prompts: Sequence[ShownPrompt] | str,
     texts: Texts | str,
 ) -> bytes:
     """Return the page as HTML in UTF-8.
@@ -72,7 +72,7 @@ def render_page(
     return page.encode("utf-8", "replace")
 
 
-def _sections(source: Source, tables: Mapping[str, Numbers]) -> list[tuple[str, str, list[Numbers]]]:
+def _sections(source: RunSource, tables: Mapping[str, Numbers]) -> list[tuple[str, str, list[Numbers]]]:
     """Return the tables that stand before the figures, as (id, title, tables)."""
     title = "In the paper's form" if source.result["preset"]["reference"] else "Tables"
     forms = [numbers for name, numbers in tables.items() if name.startswith("form-")]
@@ -88,7 +88,7 @@ def _template() -> Template:
     return environment.from_string(resources.files("promptkit.report").joinpath("page.html.jinja").read_text("utf-8"))
 
 
-def _headlines(source: Source) -> list[str]:
+def _headlines(source: RunSource) -> list[str]:
     result = source.result
     first = [*result["models"], count_of(result["records"]["test"], "test record")]
     if result.get("labels"):
@@ -102,7 +102,7 @@ def _headlines(source: Source) -> list[str]:
     return [" · ".join(first), cells, *(preset[key] for key in ("reference", "about") if preset.get(key))]
 
 
-def _made(source: Source) -> list[tuple[str, str]]:
+def _made(source: RunSource) -> list[tuple[str, str]]:
     """Return what was run as (name, value): the settings and hashes of run.json, and the versions."""
     settings = [
         (name, value if isinstance(value, str) else json.dumps(value)) for name, value in source.settings.items()

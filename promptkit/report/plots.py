@@ -1,4 +1,4 @@
-"""A run's accuracies into drawings: every run, against k, by order, what their variance is due to."""
+"""Draw a run's accuracies: every run, against k, by order, what their variance is due to."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from promptkit.report.canvas import (
     new_figure,
     say_conditions,
 )
+from promptkit.report.comparison_figure import SHAPES
 from promptkit.report.curve_figure import draw_curves
-from promptkit.report.figure import SHAPES
-from promptkit.report.numbers import Item, ordered_conditions
+from promptkit.report.numbers import ReportItem, ordered_conditions
 from promptkit.report.plots_of_cost import plot_break_even, plot_costs
 from promptkit.report.plots_of_records import plot_items
-from promptkit.report.source import Source, cells_by_condition, condition_of, name_conditions
-from promptkit.report.wording import baseline, condition_name, percent
+from promptkit.report.run_source import RunSource, cells_by_condition, condition_of, name_conditions
+from promptkit.report.units import baseline, condition_name, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,7 @@ Result = Mapping[str, Any]
 MOST_CONDITIONS, MOST_PANELS = 60, 6
 
 
-def make_plots(source: Source, items: Sequence[Item]) -> list[Plot]:
+def make_plots(source: RunSource, items: Sequence[ReportItem]) -> list[Plot]:
     """Return the figures that this run has the data for."""
     found = [
         _plot_strips(source),
@@ -54,7 +54,7 @@ def make_plots(source: Source, items: Sequence[Item]) -> list[Plot]:
 # Every run
 
 
-def _plot_strips(source: Source) -> Plot:
+def _plot_strips(source: RunSource) -> Plot:
     result = source.result
     shown = _choose(result["methods"])
     left_out = len(result["methods"]) - len(shown)
@@ -113,7 +113,7 @@ def _stack(values: Sequence[float]) -> list[float]:
 # Accuracy and cost against labelled rows
 
 
-def _plot_curves(source: Source) -> Plot | None:
+def _plot_curves(source: RunSource) -> Plot | None:
     curves = source.result.get("curves")
     if not curves:
         return None
@@ -137,7 +137,7 @@ def _plot_curves(source: Source) -> Plot | None:
 # Accuracy against the number of demonstrations
 
 
-def _plot_shots(source: Source) -> Plot | None:
+def _plot_shots(source: RunSource) -> Plot | None:
     lines = _lines(source.result)
     if not lines:
         return None
@@ -216,7 +216,7 @@ def _draw_shots(result: Result, lines: Mapping[str, Sequence[Result]]) -> Figure
 # Order within draw
 
 
-def _plot_orders(source: Source) -> Plot | None:
+def _plot_orders(source: RunSource) -> Plot | None:
     conditions = ordered_conditions(source.result)
     if not conditions:
         return None
@@ -306,7 +306,7 @@ def _write_fields(axes: Axes, rows: Mapping[str, Sequence[Result]], numbered: bo
 # Variance
 
 
-def _plot_shares(source: Source) -> Plot | None:
+def _plot_shares(source: RunSource) -> Plot | None:
     factors = source.result["factors"]
     if not factors:
         return None

@@ -1,4 +1,4 @@
-"""A run's costs into drawings: accuracy against computation, and from how many records on training pays."""
+"""Draw a run's costs: accuracy against computation, and from how many records on training pays."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from promptkit.report.canvas import PAPER, QUIET, SERIES, Plot, brief_name, colour_of, draw_chance, new_figure
-from promptkit.report.figure import SHAPES
-from promptkit.report.source import Source, condition_of, name_conditions
-from promptkit.report.wording import FLOP, percent, quantity
+from promptkit.report.comparison_figure import SHAPES
+from promptkit.report.run_source import RunSource, condition_of, name_conditions
+from promptkit.report.units import FLOP, percent, quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Result = Mapping[str, Any]
 
 
-def plot_costs(source: Source) -> Plot:
+def plot_costs(source: RunSource) -> Plot:
     """Return the drawing of accuracy against computation per test record."""
     result = source.result
     trained = any(each.get("train_cost") for each in result["methods"])
@@ -84,7 +84,7 @@ def _scale_flop(axes: Axes, costs: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(lambda flop, _: quantity(flop, FLOP).removesuffix("FLOP").replace(".0 ", " "))
 
 
-def plot_break_even(source: Source) -> Plot | None:
+def plot_break_even(source: RunSource) -> Plot | None:
     """Return the drawing of the break-even counts, None where nothing was trained."""
     counts = source.result["break_even"]
     if not counts:

@@ -1,4 +1,4 @@
-"""A run's test records into a drawing: how many of them flip from cell to cell."""
+"""Draw how many of a run's test records flip from cell to cell."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from promptkit.report.canvas import QUIET, SERIES, Plot, new_figure
-from promptkit.report.numbers import Item
+from promptkit.report.numbers import ReportItem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def plot_items(items: Sequence[Item]) -> Plot | None:
+def plot_items(items: Sequence[ReportItem]) -> Plot | None:
     """Return the drawing of how many records how many cells are right about, None for a single cell."""
     if items[0].cells < 2:
         return None
@@ -30,7 +30,7 @@ def plot_items(items: Sequence[Item]) -> Plot | None:
     )
 
 
-def _draw_items(items: Sequence[Item]) -> Figure:
+def _draw_items(items: Sequence[ReportItem]) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     figure, (axes,) = new_figure(2.9)

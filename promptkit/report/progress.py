@@ -1,4 +1,4 @@
-"""Counts of finished work into progress bars with the time that is left, on stderr."""
+"""Show progress bars with the time that is left, on stderr."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from promptkit.report.wording import SECONDS, quantity
-from promptkit.terminal import make_console, make_visible
+from promptkit.report.terminal import make_console, make_visible
+from promptkit.report.units import SECONDS, quantity
 
 Report = Callable[[int, int], None]  # called with (done, total)
 

@@ -1,4 +1,4 @@
-"""A prompt's parts or tokens into coloured text, exactly as the model sees them.
+"""Show a prompt's parts or tokens as coloured text, exactly as the model sees them.
 
 Prompts are data: nothing of them is read as rich markup, and control characters, which a terminal
 would obey, appear as their pictures (`␛`). Lines are never wrapped here, since a line break would
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from promptkit.terminal import PICTURES
+from promptkit.report.terminal import PICTURES
 
 STYLES = {
     "instruction": "magenta",

@@ -1,4 +1,4 @@
-"""A run's cells into the prompts they were asked with, where task, data and templates are still the same."""
+"""Build the prompts of a run's cells again, where task, data and templates are still the same."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from promptkit.build import Demonstrations
-from promptkit.condition import Condition
+from promptkit.building.build import Demonstrations
+from promptkit.data.local import Data
+from promptkit.data.record import Record, hash_records
+from promptkit.data.splits import Splits, load_splits
+from promptkit.data.tasks import Task, load_task
+from promptkit.demonstrations import Draw
 from promptkit.errors import RunError, TemplateError
-from promptkit.grid import bind_ways, load_settings
-from promptkit.local import Data
-from promptkit.prompt import render_pieces
-from promptkit.record import Record, hash_records
+from promptkit.experiments.grid import bind_ways, load_settings
+from promptkit.prompts.prompt import render_pieces
 from promptkit.report.numbers import name_label
-from promptkit.report.source import Source, condition_of, name_conditions
-from promptkit.select import Draw
-from promptkit.splits import Splits, load_splits
-from promptkit.task import Task, load_task
+from promptkit.report.run_source import RunSource, condition_of, name_conditions
+from promptkit.scoring.condition import Condition
 
 #: What a cell's spec holds beside what its condition does: of these no prompt depends.
 _BESIDE = {"model", "dtype", "overlong", "batch_tokens", "test", "pool", "pool_rows", "labels", "scorer", "trainer"}
@@ -26,7 +26,7 @@ _NOT_ASKED = {"readings", "domain_seed", "sampling"}
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownPrompt:
     """A cell's prompt for the first record that it was asked, in pieces (kind, text), and what was answered."""
 
     title: str
@@ -40,7 +40,7 @@ class Shown:
     predicted: str
 
 
-def reload_records(source: Source, data: Data | None) -> tuple[Task, Splits]:
+def reload_records(source: RunSource, data: Data | None) -> tuple[Task, Splits]:
     """Return the task and the records that the run was made with.
 
     `data` is where they are, as in `--data`; without it only a task's own generator is asked, never the network.
@@ -69,7 +69,7 @@ def reload_records(source: Source, data: Data | None) -> tuple[Task, Splits]:
     return task, splits
 
 
-def show_extremes(source: Source, task: Task, splits: Splits) -> list[Shown]:
+def show_extremes(source: RunSource, task: Task, splits: Splits) -> list[ShownPrompt]:
     """Return the prompts of the best and of the worst prompted cell, the first of equals, on the first record asked.
 
     Cells from whose prompts demonstrations were dropped are neither. Raises PromptkitError where a cell's prompt cannot
@@ -87,7 +87,7 @@ def show_extremes(source: Source, task: Task, splits: Splits) -> list[Shown]:
     return [_show(source, task, splits, title, index) for title, index in chosen]
 
 
-def _show(source: Source, task: Task, splits: Splits, title: str, index: int) -> Shown:
+def _show(source: RunSource, task: Task, splits: Splits, title: str, index: int) -> ShownPrompt:
     cell, spec, answers = source.result["cells"][index], source.specs[index], source.answers[index]
     condition = _rebuild_condition(task, spec, cell["factors"])
     query = next((record for record in splits.test if record.id == answers.ids[0]), None)  # a budget asks some of them
@@ -95,7 +95,7 @@ def _show(source: Source, task: Task, splits: Splits, title: str, index: int) ->
         raise RunError(f"the record {answers.ids[0]!r}, which it was asked first, is no test record")
     place = ", ".join(f"{axis} {cell['factors'][axis]}" for axis in ("draw", "order") if axis in cell["factors"])
     labels = source.result.get("labels")
-    return Shown(
+    return ShownPrompt(
         title=title,
         condition=", ".join(part for part in (name_conditions(source.result)[condition_of(cell)], place) if part),
         accuracy=cell["accuracy"],

@@ -1,4 +1,4 @@
-"""Drawings into files for a paper, and into SVG that takes its colours from the page it is in."""
+"""Render drawings as files for a paper, and as SVG that takes its colours from the page it is in."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""What a study tells beside its cells, as tables: its paper's forms, tests, leanings, ranks, a budget's yield."""
+"""Tabulate a study: its paper's forms, tests, label bias, ranks, and what a budget found."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from promptkit.report.numbers import OVER_RUNS, Column, Numbers, over_runs
-from promptkit.report.source import condition_of, name_conditions, varying_axes
+from promptkit.report.numbers import OVER_RUNS, NumberColumn, Numbers, over_runs
+from promptkit.report.run_source import condition_of, name_conditions, varying_axes
 
 Result = Mapping[str, Any]
 
@@ -30,7 +30,7 @@ def _forms(result: Result) -> list[Numbers]:
         Numbers(
             f"form-{number}",
             form["title"],
-            tuple(Column(head, head, kind) for head, kind in zip(form["header"], form["kinds"], strict=True)),
+            tuple(NumberColumn(head, head, kind) for head, kind in zip(form["header"], form["kinds"], strict=True)),
             tuple(tuple(row) for row in form["rows"]),
         )
         for number, form in enumerate(result.get("forms", ()), 1)
@@ -40,7 +40,7 @@ def _forms(result: Result) -> list[Numbers]:
 def _by_test(result: Result) -> Numbers:
     found = result.get("by_test", ())
     axes = varying_axes(found)
-    columns = (*(Column(axis, axis) for axis in axes), Column("records", "n", "count"), *OVER_RUNS)
+    columns = (*(NumberColumn(axis, axis) for axis in axes), NumberColumn("records", "n", "count"), *OVER_RUNS)
     rows = tuple(
         (*(each["factors"].get(axis) for axis in axes), each["n"], *over_runs(each["accuracy"], each["runs"]))
         for each in found
@@ -52,12 +52,12 @@ def _budget(result: Result) -> Numbers | None:
     if not (budget := result.get("budget")):
         return None
     columns = (
-        Column("calls", "calls", "count"),
-        Column("full grid", "full_calls", "count"),
-        Column("spread", "spread", "percent"),
-        Column("95 %", "ci95", "interval"),
-        Column("best", "best", "plus-minus"),
-        Column("worst", "worst", "plus-minus"),
+        NumberColumn("calls", "calls", "count"),
+        NumberColumn("full grid", "full_calls", "count"),
+        NumberColumn("spread", "spread", "percent"),
+        NumberColumn("95 %", "ci95", "interval"),
+        NumberColumn("best", "best", "plus-minus"),
+        NumberColumn("worst", "worst", "plus-minus"),
     )
     ends = ([budget[end]["mean"], budget[end]["std"]] for end in ("best", "worst"))
     row = (budget["calls"], budget["full_calls"], budget["spread"], budget["ci95"], *ends)
@@ -71,12 +71,12 @@ def _best(result: Result) -> Numbers | None:
     every = dict.fromkeys(axis for place in places for axis in place)
     axes = [axis for axis in every if len({place.get(axis) for place in places}) > 1]
     columns = (
-        *(Column(axis, axis) for axis in axes),
-        Column("behind the best", "lead", "percent"),
-        Column("95 %", "ci95", "interval"),
-        Column("p", "p_value", "p"),
-        Column("p, corrected", "adjusted", "p"),
-        Column("items needed", "items_needed", "count"),
+        *(NumberColumn(axis, axis) for axis in axes),
+        NumberColumn("behind the best", "lead", "percent"),
+        NumberColumn("95 %", "ci95", "interval"),
+        NumberColumn("p", "p_value", "p"),
+        NumberColumn("p, corrected", "adjusted", "p"),
+        NumberColumn("items needed", "items_needed", "count"),
     )
     rows = tuple(
         (
@@ -97,11 +97,11 @@ def _labels(result: Result) -> Numbers | None:
     labels = result.get("labels") or []
     names = name_conditions(result)
     columns = (
-        Column("condition", "condition"),
-        Column("label", "label"),
-        Column("answered", "predicted", "percent"),
-        Column("95 %", "ci95", "interval"),
-        Column("right", "true", "percent"),
+        NumberColumn("condition", "condition"),
+        NumberColumn("label", "label"),
+        NumberColumn("answered", "predicted", "percent"),
+        NumberColumn("95 %", "ci95", "interval"),
+        NumberColumn("right", "true", "percent"),
     )
     rows = tuple(
         (names[condition_of(method)], _label(each["label"], labels), each["predicted"], each["ci95"], each["true"])
@@ -120,12 +120,12 @@ def _label(label: Any, labels: Sequence[str]) -> str:
 def _repeats(result: Result) -> Numbers | None:
     names = name_conditions(result)
     columns = (
-        Column("condition", "condition"),
-        Column("demonstration", "from_end"),
-        Column("repeated", "rate", "percent"),
-        Column("by chance", "chance", "percent"),
-        Column("excess", "excess", "percent"),
-        Column("95 %", "ci95", "interval"),
+        NumberColumn("condition", "condition"),
+        NumberColumn("demonstration", "from_end"),
+        NumberColumn("repeated", "rate", "percent"),
+        NumberColumn("by chance", "chance", "percent"),
+        NumberColumn("excess", "excess", "percent"),
+        NumberColumn("95 %", "ci95", "interval"),
     )
     rows = tuple(
         (names[condition_of(method)], _place(each), each["rate"], each["chance"], each["excess"], each["ci95"])
@@ -142,14 +142,14 @@ def _place(repeat: Mapping[str, Any]) -> str:
 
 def _agreement(result: Result) -> Numbers | None:
     columns = (
-        Column("first", "first"),
-        Column("second", "second"),
-        Column("prompts", "conditions", "count"),
-        Column("Spearman", "spearman", "ratio"),
-        Column("95 %", "spearman_ci95", "ratios"),
-        Column("turn round, %", "reversal", "percent"),
-        Column("Kendall", "kendall", "ratio"),
-        Column("95 %", "kendall_ci95", "ratios"),
+        NumberColumn("first", "first"),
+        NumberColumn("second", "second"),
+        NumberColumn("prompts", "conditions", "count"),
+        NumberColumn("Spearman", "spearman", "ratio"),
+        NumberColumn("95 %", "spearman_ci95", "ratios"),
+        NumberColumn("turn round, %", "reversal", "percent"),
+        NumberColumn("Kendall", "kendall", "ratio"),
+        NumberColumn("95 %", "kendall_ci95", "ratios"),
     )
     keys = [column.name for column in columns]
     rows = tuple(tuple(each[key] for key in keys) for each in result.get("agreement", ()))

@@ -1,4 +1,4 @@
-"""Right and wrong answers into figures with their uncertainty; docs/statistics.md says which question each answers."""
+"""Compute metrics, intervals, tests and shares of variance from right and wrong answers (docs/statistics.md)."""
 
 from promptkit.stats.intervals import (
     QUANTILES,

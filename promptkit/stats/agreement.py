@@ -1,4 +1,4 @@
-"""Scores of the same conditions by two models into rank correlations and reversals."""
+"""Correlate two models' ranks of the same conditions, and count reversals."""
 
 from __future__ import annotations
 

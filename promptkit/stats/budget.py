@@ -1,4 +1,4 @@
-"""A limited number of calls into the best and the worst condition and the spread between them.
+"""Estimate the best and the worst condition, and the spread between them, from a limited number of calls.
 
 How calls are handed out, and what was measured against full grids, is in docs/statistics.md.
 """
@@ -10,10 +10,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from promptkit.data import hash_order
+from promptkit.data.records import hash_order
 from promptkit.errors import StudyError
-from promptkit.stats.beliefs import Margins, Scores
 from promptkit.stats.intervals import Interval
+from promptkit.stats.posterior import Margins, Scores
 
 DRAWS = 4000
 #: Items that one condition is asked at a time.
@@ -93,7 +93,7 @@ def estimate_spread(
     `halving` gives all conditions still in play the same items and keeps the best and the worst of them, half
     as many each round.
 
-    Means are drawn to each other as far as their errors demand (`promptkit.stats.beliefs`), so the extremes are not
+    Means are drawn to each other as far as their errors demand (`promptkit.stats.posterior`), so the extremes are not
     picked for their luck (the winner's curse). How much more a condition that was asked little may hide depends on
     whether the errors of conditions are shared: nothing if all are, most if none is. The spread lies between the two,
     the interval reaches from the low end of the one to the high end of the other.
@@ -162,7 +162,7 @@ class _Search:
         self.asked = numpy.zeros(shape[0], dtype=int)
         kinds = list(dict.fromkeys(strata[item] for item in self.items))
         self.member = numpy.array([[float(strata[item] == kind) for kind in kinds] for item in self.items])
-        self.belief: Scores | Margins | None = None  # which it is, the first answers tell
+        self.posterior: Scores | Margins | None = None  # which it is, the first answers tell
         self.calls = 0
 
     @property
@@ -190,8 +190,8 @@ class _Search:
 
     def _note(self, row: int, part: slice, answers: Sequence[Any]) -> None:
         paired = isinstance(answers[0], tuple | list)
-        if self.belief is None:
-            self.belief = (Margins if paired else Scores)(len(self.conditions), self.member)
+        if self.posterior is None:
+            self.posterior = (Margins if paired else Scores)(len(self.conditions), self.member)
         if paired:
             self.scores[row, part], self.margins[row, part] = zip(*answers, strict=True)
         else:
@@ -200,8 +200,8 @@ class _Search:
 
     def believe(self, sweeps: int = 1) -> tuple[Any, Any]:
         """Return mean and standard deviation of every condition's mean over all items, given the answers seen."""
-        assert self.belief
-        return self.belief.believe(self.seen, self.scores, self.margins, sweeps)
+        assert self.posterior
+        return self.posterior.update(self.seen, self.scores, self.margins, sweeps)
 
     def conclude(self, level: float) -> BudgetedSpread:
         """Return the spread and the conditions, best first."""
@@ -212,14 +212,14 @@ class _Search:
         spreads = drawn.max(axis=1) - drawn.min(axis=1)
         low, high = numpy.quantile(spreads, [(1 - level) / 2, (1 + level) / 2])
         hidden = float(spreads.mean() - numpy.ptp(means))
-        assert self.belief
+        assert self.posterior
         order = numpy.argsort(-means, kind="stable")
         estimates = [
             Estimate(self.conditions[row], float(means[row]), float(stds[row]), int(self.asked[row])) for row in order
         ]
         full = len(self.conditions) * len(self.items)
         return BudgetedSpread(
-            float(numpy.ptp(means)) + self.belief.hidden * hidden,
+            float(numpy.ptp(means)) + self.posterior.hidden * hidden,
             Interval(max(float(low) - hidden, 0.0), float(high)),
             tuple(estimates),
             self.calls,

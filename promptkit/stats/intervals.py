@@ -1,4 +1,4 @@
-"""Right and wrong answers into intervals and spreads.
+"""Compute intervals and spreads from right and wrong answers.
 
 Which question each figure answers, and where it fails, is in docs/statistics.md.
 """

@@ -1,4 +1,4 @@
-"""Two conditions on the same items into differences, tests, corrections and numbers of items."""
+"""Test two conditions on the same items: differences, p-values, corrections, numbers of items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of a grid of cells into the share of variance that each factor, the items and chance explain.
+"""Decompose the variance of a grid of scores into the shares of its factors, the items and chance.
 
 The model, the estimator and its limits are in docs/statistics.md.
 """
@@ -27,7 +27,7 @@ INTERACTIONS, ITEMS, RESIDUAL = "interactions", "items", "residual"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class VariancePart:
     """One source of variance.
 
     `variance` is in squared score units, and `share` its part of the variance of one answer. `between`
@@ -56,7 +56,7 @@ class Decomposition:
     `p_value` is that of the hypothesis that all cells are equally accurate.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[VariancePart, ...]
     total: float
     between_std: float
     cells: int
@@ -66,7 +66,7 @@ class Decomposition:
     first_in: float
     p_value: float
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> VariancePart:
         """Return the part of that name. Raises KeyError where there is none."""
         return {part.name: part for part in self.parts}[name]
 
@@ -299,12 +299,12 @@ def _is_balanced(codes: Sequence[Any]) -> bool:
     return all(len(set(numpy.bincount(code).tolist())) == 1 for code in codes)
 
 
-def _assemble(names: Sequence[str], found: Any, drawn: Any, level: float) -> tuple[Part, ...]:
+def _assemble(names: Sequence[str], found: Any, drawn: Any, level: float) -> tuple[VariancePart, ...]:
     width = len(names)
     shares = _find_shares(found, drawn, level)
     between = [*_find_shares(found[:width], drawn[:, :width], level), (None, None), (None, None)]
     every = zip([*names, ITEMS, RESIDUAL], found.tolist(), shares, between, strict=True)
-    return tuple(Part(name, variance, *share, *of_cells) for name, variance, share, of_cells in every)
+    return tuple(VariancePart(name, variance, *share, *of_cells) for name, variance, share, of_cells in every)
 
 
 def _find_shares(found: Any, drawn: Any, level: float) -> list[tuple[float, Interval]]:
@@ -364,7 +364,7 @@ def describe_shares(decomposition: Decomposition) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _say_sureness(ranked: Sequence[Part], first_in: float) -> str:
+def _say_sureness(ranked: Sequence[VariancePart], first_in: float) -> str:
     if len(ranked) < 2:
         return ""
     name = WORDS.get(ranked[0].name, ranked[0].name)
@@ -375,11 +375,11 @@ def _say_sureness(ranked: Sequence[Part], first_in: float) -> str:
     return f"Which of them matters most is open: the {name} comes first with {100 * first_in:.0f} % only."
 
 
-def _verb(part: Part) -> str:
+def _verb(part: VariancePart) -> str:
     return " explain " if part.name == INTERACTIONS else " explains "
 
 
-def _percent(part: Part) -> str:
+def _percent(part: VariancePart) -> str:
     assert part.between is not None
     assert part.between_interval is not None
     return _brackets(part.between, part.between_interval)

@@ -21,9 +21,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from promptkit.adapters.loading import load_model, put_adapter, share_weights
 from promptkit.models import Model
-from promptkit.models.adapter import load_model, put_adapter, share_weights
-from promptkit.train import train
+from promptkit.training import train
 
 SHAPES = {"tiny": None, "576 x 12": {"hidden_size": 576, "num_hidden_layers": 12, "num_attention_heads": 9,
           "num_key_value_heads": 3, "intermediate_size": 1536}}  # fmt: skip

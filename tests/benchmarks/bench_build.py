@@ -11,11 +11,11 @@ from pathlib import Path
 import jinja2
 
 import promptkit as pk
-from promptkit.data import iterate_records
-from promptkit.pair import pair_table
-from promptkit.sets import make_set
-from promptkit.sets.copies import survey_records
-from promptkit.template import Template, load_template
+from promptkit.building import make_set
+from promptkit.data.copies import survey_records
+from promptkit.data.records import iterate_records
+from promptkit.prompts.pair import pair_table
+from promptkit.templating.template import Template, load_template
 
 ROWS = 100_000
 WORDS = [

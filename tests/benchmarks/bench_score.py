@@ -27,7 +27,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from promptkit.meter import Meter  # noqa: E402 - the peer's interpreter finds promptkit only now
+from promptkit.costs.meter import Meter  # noqa: E402 - the peer's interpreter finds promptkit only now
 
 TOPICS = """\
 {% import "topic/plain.jinja" as plain %}
@@ -129,7 +129,7 @@ def make_model(shape: str, texts: list[str], folder: Path) -> None:
 def score_with_promptkit(rows: Rows, folder: Path, dtype: str) -> dict[str, Any]:
     """Time promptkit on the rows."""
     import promptkit as pk
-    from promptkit.cost import shape_of
+    from promptkit.costs.flops import shape_of
 
     model = pk.load_model(str(folder), dtype=dtype, device="cpu")
     pk.score(model, [{"prompt": "warm up", "choices": [" a", " b"]}])

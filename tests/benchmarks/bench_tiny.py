@@ -236,7 +236,7 @@ def write_template(family: str, labels: tuple[str, ...], form: str = PLAIN, word
 
 def write_groups(pair: tuple[str, str]) -> str:
     """Write a task of two word groups and its data; return the task file."""
-    from promptkit.generate import generate
+    from promptkit.data.generate import generate
 
     folder = Path("groups") / "-".join(pair)
     folder.mkdir(parents=True, exist_ok=True)

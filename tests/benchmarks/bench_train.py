@@ -109,8 +109,8 @@ def build_model(options: argparse.Namespace) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from promptkit.adapters.loading import load_model
     from promptkit.models import Model
-    from promptkit.models.adapter import load_model
 
     kind, shape = SHAPES[options.shape]
     torch.manual_seed(0)
@@ -131,7 +131,7 @@ def build_pairs(options: argparse.Namespace) -> list[Any]:
 
 def choose_format(options: argparse.Namespace) -> None:
     """Print the number format in which a step of promptkit's is the faster here."""
-    from promptkit.train.precision import choose_dtype
+    from promptkit.training.precision import choose_dtype
 
     options.dtype, options.all_steps = "float32", 1
     timing = choose_dtype(build_model(options), build_pairs(options))
@@ -141,7 +141,7 @@ def choose_format(options: argparse.Namespace) -> None:
 
 def train_ours(options: argparse.Namespace, pace: Pace, *, by_length: bool) -> None:
     """Train with promptkit; without `by_length`, on the rows in their order."""
-    from promptkit.train import batches, loss, train
+    from promptkit.training import batches, loss, train
 
     if not by_length:
         batches.LengthSampler.__iter__ = lambda self: iter(range(len(self)))  # type: ignore[method-assign]
@@ -178,7 +178,7 @@ def train_theirs(options: argparse.Namespace, pace: Pace, make: Callable[..., An
     from peft import LoraConfig, get_peft_model
     from transformers import TrainerCallback, set_seed
 
-    from promptkit.train.batches import encode_pairs, read_pairs
+    from promptkit.training.batches import encode_pairs, read_pairs
 
     class Callback(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""Data into the embedded model, in one command: `python -m promptkit.models.recipe --data DIR --out DIR`."""
+"""Train the shipped model in one command: `python -m promptkit.models.recipe --data DIR --out DIR`."""
 
 import time
 from dataclasses import replace
@@ -8,11 +8,11 @@ import click
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from promptkit.models.recipe.documents import Writer
-from promptkit.models.recipe.network import Size, build_network, start_circuits, warm_vectors
-from promptkit.models.recipe.sources import load_pools, load_problems
+from promptkit.models.recipe.corpus import load_pools, load_problems
+from promptkit.models.recipe.documents import Documents
+from promptkit.models.recipe.network import NetworkSize, build_network, start_circuits, warm_vectors
+from promptkit.models.recipe.pretraining import Material, Plan, Trainer, iterate_corpus, read_plan, save_model
 from promptkit.models.recipe.tokenizer import label_words, save_tokenizer, train_tokenizer
-from promptkit.models.recipe.training import Material, Plan, Trainer, iterate_corpus, read_plan, save_model
 
 STEPS_TO_MEASURE = 12
 """Steps after compiling whose speed turns minutes into a number of steps."""
@@ -25,7 +25,7 @@ STEPS_TO_MEASURE = 12
 @click.option("--steps", type=int, help="Number of steps, in place of --minutes; repeats a run exactly.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--threads", type=int, default=1, show_default=True)
-@click.option("--layers", type=int, default=Size().layers, show_default=True)
+@click.option("--layers", type=int, default=NetworkSize().layers, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
 def main(
     data: Path,
@@ -43,10 +43,10 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pools = load_pools(data, seed=seed)
-    writer = Writer(pools, load_problems(60_000, seed=seed + 1))
+    writer = Documents(pools, load_problems(60_000, seed=seed + 1))
     material = Material(writer.practice, writer.problem, writer.classification)
     tokenizer = _tokenizer(writer, material, out, seed=seed, resume=resume)
-    size = Size(layers=layers)
+    size = NetworkSize(layers=layers)
     network = build_network(tokenizer, size)
     if resume:
         trainer = Trainer(network, tokenizer, read_plan(out), device)
@@ -64,14 +64,14 @@ def main(
     save_model(network, tokenizer, out)
 
 
-def _tokenizer(writer: Writer, material: Material, out: Path, *, seed: int, resume: bool) -> PreTrainedTokenizerFast:
+def _tokenizer(writer: Documents, material: Material, out: Path, *, seed: int, resume: bool) -> PreTrainedTokenizerFast:
     if resume:
         loaded: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(out)
         return loaded
     own = [template.labels for templates in writer.shipped.values() for template in templates]
     own += [{label: label for label in pool.task.labels or ()} for pool in writer.pools]
     corpus = iterate_corpus(material, 60_000, seed=seed)
-    tokenizer = train_tokenizer(corpus, label_words(own), window=Size().window)
+    tokenizer = train_tokenizer(corpus, label_words(own), window=NetworkSize().window)
     save_tokenizer(tokenizer, out)
     return tokenizer
 

@@ -1,4 +1,4 @@
-"""Records and templates into documents: pieces of text, each with its weight in the loss."""
+"""Write records as documents: pieces of text, each with its weight in the loss."""
 
 import random
 import re
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from promptkit.models.recipe.sources import Pool, vary
-from promptkit.models.recipe.words import MOST_ARBITRARY, choose_words
-from promptkit.prompt import Piece, render_answer, render_messages, render_pieces
-from promptkit.record import Record
-from promptkit.task import Task
-from promptkit.template import BoundTemplate, Template, find_templates, load_template
+from promptkit.data.record import Record
+from promptkit.data.tasks import Task
+from promptkit.models.recipe.corpus import FamilyPool, vary
+from promptkit.models.recipe.label_names import MOST_ARBITRARY, choose_words
+from promptkit.prompts.prompt import Piece, render_answer, render_messages, render_pieces
+from promptkit.templating.template import BoundTemplate, Template, find_templates, load_template
 
 END = "<|end|>"
 ROLES = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
@@ -55,10 +55,10 @@ class Weighted:
 Document = list[Weighted]
 
 
-class Writer:
+class Documents:
     """Draws documents from pools of records and from the templates of their tasks' families."""
 
-    def __init__(self, pools: Sequence[Pool], problems: Pool) -> None:
+    def __init__(self, pools: Sequence[FamilyPool], problems: FamilyPool) -> None:
         self.pools = pools
         self.problems = problems
         folder = Path(__file__).parent / "templates"
@@ -117,7 +117,7 @@ class Writer:
         template = rng.choice(reasoned)
         return render(template.bind(self.problems.task), records, chat=rng.random() < 0.1)
 
-    def _draw_template(self, rng: random.Random, pool: Pool) -> Template:
+    def _draw_template(self, rng: random.Random, pool: FamilyPool) -> Template:
         shipped = self.shipped[pool.task.templates]
         candidates = shipped if shipped and rng.random() < 0.75 else self.own
         reasoned = [template for template in candidates if template.is_cot]
@@ -133,7 +133,7 @@ def _find_ways(families: Iterable[str]) -> dict[str, list[str]]:
     return {family: [way for own, way in names if own == family and way not in ADDED] for family in families}
 
 
-def draw_classes(rng: random.Random, pool: Pool, *, most: int) -> tuple[Task, Sequence[Record]]:
+def draw_classes(rng: random.Random, pool: FamilyPool, *, most: int) -> tuple[Task, Sequence[Record]]:
     """The pool's task and records; where it has more classes than `most`, those of 2 to `most` of them."""
     labels = pool.task.labels or ()
     if len(labels) <= most:

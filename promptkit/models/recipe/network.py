@@ -1,4 +1,4 @@
-"""Sizes into a Llama network whose token vectors start from what a bag-of-words classifier learned."""
+"""Build a Llama network whose token vectors start from what a bag-of-words classifier learned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from promptkit.models.recipe.sources import Pool
+from promptkit.models.recipe.corpus import FamilyPool
 
 SPREAD = 0.08
 """Standard deviation of the token vectors at the start."""
@@ -17,7 +17,7 @@ SHARP, MATCH, COPY = 6.0, 3.0, 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class NetworkSize:
     """The sizes of the network; heads have 64 dimensions and share one key and value head."""
 
     width: int = 192
@@ -27,7 +27,7 @@ class Size:
     attention: str = "sdpa"
 
 
-def build_network(tokenizer: PreTrainedTokenizerFast, size: Size) -> LlamaForCausalLM:
+def build_network(tokenizer: PreTrainedTokenizerFast, size: NetworkSize) -> LlamaForCausalLM:
     """A fresh network of this size: RMSNorm, rotary positions (base 10,000), tied head, float32."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -102,7 +102,7 @@ def _rotate(vector: torch.Tensor, steps: float) -> torch.Tensor:
 
 
 def warm_vectors(
-    tokenizer: PreTrainedTokenizerFast, pools: Sequence[Pool], width: int, *, seed: int, epochs: int = 5
+    tokenizer: PreTrainedTokenizerFast, pools: Sequence[FamilyPool], width: int, *, seed: int, epochs: int = 5
 ) -> torch.Tensor:
     """Token vectors (vocabulary, width) that classify the pools' texts by their mean, scaled to the usual spread.
 
@@ -128,7 +128,7 @@ def warm_vectors(
     return learned * (SPREAD / learned.std())
 
 
-def _encode_pool(tokenizer: PreTrainedTokenizerFast, pool: Pool) -> tuple[list[torch.Tensor], torch.Tensor]:
+def _encode_pool(tokenizer: PreTrainedTokenizerFast, pool: FamilyPool) -> tuple[list[torch.Tensor], torch.Tensor]:
     texts = [" " + str(record.fields["text"]) for record in pool.records]
     ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
     return [torch.tensor(row) for row in ids], torch.tensor([record.label for record in pool.records])

@@ -1,4 +1,4 @@
-"""Gradients into updates: Muon for the matrices of the blocks, AdamW for token vectors and norms.
+"""Optimize: Muon for the matrices of the blocks, AdamW for token vectors and norms.
 
 Muon: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks". torch.optim.Muon does the same
 but orthogonalises in bfloat16, which processors without bfloat16 arithmetic do ten times slower than float32.

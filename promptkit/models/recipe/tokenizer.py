@@ -1,4 +1,4 @@
-"""A corpus into the model's tokenizer: byte-level BPE with digits and newlines on their own, and a chat template."""
+"""Train the shipped model's tokenizer: byte-level BPE with single digits and newlines, and a chat template."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from promptkit.models.recipe.documents import END, ROLES
-from promptkit.models.recipe.words import SETS, SYNONYMS
+from promptkit.models.recipe.label_names import SETS, SYNONYMS
 
 VOCABULARY = 8_192
 EMPHASIS = 60

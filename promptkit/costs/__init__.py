@@ -1,0 +1,1 @@
+"""Count FLOPs, price them, and measure seconds and memory."""

@@ -1,0 +1,1 @@
+"""Plan cells, compute them, keep them in a run folder: comparisons and studies."""

@@ -1,0 +1,1 @@
+"""Find defects of templates and tasks without a model."""

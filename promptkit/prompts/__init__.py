@@ -1,0 +1,1 @@
+"""Join instruction, demonstrations and query into a prompt; a prompt and its answer into a training pair."""

@@ -1,1 +1,0 @@
-"""The same template in another format, the same demonstrations with other labels or rationales."""
