@@ -172,17 +172,17 @@ def split_training(
     set aside from `train`: a tenth of it, `VALIDATION_LIMIT` at most. None of them is a copy of a tested record, and no
     record that is trained on is a copy of one in the validation split or among those set aside.
     """
-    kept, notes = _leave_out(train, tested, "training")
+    kept, notes = leave_out_copies(train, tested, "training")
     if own_split and has_split(task, VALIDATION, data):
         others = load_records(task, VALIDATION, data=data)
         validation = sample_records(others, VALIDATION_LIMIT, seed=seed)
-        validation, _ = _leave_out(validation, tested, VALIDATION)
+        validation, _ = leave_out_copies(validation, tested, VALIDATION)
     else:
         shuffled = sample_records(kept, len(kept), seed=seed)
         count = min(VALIDATION_LIMIT, len(kept) // 10)
         validation, kept = shuffled[len(kept) - count :], shuffled[: len(kept) - count]
         others = validation
-    rest, more = _leave_out(kept, {VALIDATION: others}, "training")
+    rest, more = leave_out_copies(kept, {VALIDATION: others}, "training")
     rows = rest if limit is None else sample_records(rest, limit, seed=seed)
     return Training(tuple(rows), tuple(validation), (*notes, *more))
 
@@ -221,7 +221,7 @@ def leave_out_tested(pool: Sequence[Record], tested: Sequence[Record], split: st
 
     Demonstrations that show the answer to what is asked are so in no verb's prompts. Raises DataError where none stay.
     """
-    kept, notes = _leave_out(pool, {split: tested}, "training")
+    kept, notes = leave_out_copies(pool, {split: tested}, "training")
     if not kept:
         raise DataError(f"every training record is also a {split} record; none is left for demonstrations")
     for note in notes:
@@ -229,16 +229,16 @@ def leave_out_tested(pool: Sequence[Record], tested: Sequence[Record], split: st
     return tuple(kept)
 
 
-def _leave_out(
-    records: Sequence[Record], tested: Mapping[str, Sequence[Record]], kind: str
+def leave_out_copies(
+    records: Sequence[Record], others: Mapping[str, Sequence[Record]], kind: str
 ) -> tuple[list[Record], list[str]]:
-    """Return the records that are no copies of tested ones, and a note of how many are, per split."""
+    """Return the records that are no copies of the others, nor nearly, and a note of how many are, per split."""
     from promptkit.data.copies import find_tested
 
     kept: Sequence[Record] = records
     notes = []
-    for split, others in tested.items():
-        findings = find_tested(kept, {split: others})
+    for split, those in others.items():
+        findings = find_tested(kept, {split: those})
         counts = findings.count()
         if not counts:
             continue

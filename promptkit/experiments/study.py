@@ -16,9 +16,9 @@ from promptkit.analysis.sentences import describe_cautions
 from promptkit.analysis.study_result import describe_study, summarize_study
 from promptkit.costs.meter import Meter
 from promptkit.data.local import Data
-from promptkit.data.record import Record, hash_records
+from promptkit.data.record import hash_records
 from promptkit.data.records import load_records
-from promptkit.data.splits import Splits, load_splits, note_unlearned
+from promptkit.data.splits import Splits, leave_out_copies, load_splits, note_unlearned
 from promptkit.data.tasks import Task, load_task
 from promptkit.errors import DataError, PromptkitError, TemplateError
 from promptkit.experiments.budgeted_evaluator import Budget, BudgetedEvaluator, check_budget, describe_spent, spend
@@ -138,13 +138,9 @@ class Study:
             train_limit=_pool_limit(settings),
             seed=settings.seed,
         )
-        shown = [record.fields for record in self.splits.pool]
-        self.elsewhere = {
-            test: replace(
-                self.splits, test=tuple(each for each in load_away(task, test, settings) if each.fields not in shown)
-            )
-            for test in settings.tests
-        }
+        self.elsewhere = {test: load_elsewhere(task, test, settings, self.splits) for test in settings.tests}
+        notes = (note for splits in self.elsewhere.values() for note in splits.notes)
+        self.splits = replace(self.splits, notes=(*self.splits.notes, *notes))
         asked = {**_describe(task, settings, self.splits, self.elsewhere, models), **self.identity.settings}
         sizes = {hash_records(each.test): len(each.test) for each in (self.splits, *self.elsewhere.values())}
         given = {each.name: getattr(settings, each.name) for each in fields(settings)}
@@ -306,10 +302,11 @@ class Study:
                 part.result()
 
 
-def load_away(task: Task, test: str, settings: StudySettings) -> list[Record]:
-    """Return the test records of another task, named as `TASK` or `TASK=DATA`.
+def load_elsewhere(task: Task, test: str, settings: StudySettings, own: Splits) -> Splits:
+    """Return the study's own splits with the test records of another task, named as `TASK` or `TASK=DATA`.
 
-    Raises DataError where they cannot be asked in the words of the study's own task: other labels or fields.
+    Records that the study trains on or shows, or nearly so, are left out, with a note. Raises DataError where none
+    stay, and where they cannot be asked in the words of the study's own task: other labels or fields.
     """
     name, _, data = test.partition("=")
     other = load_task(name)
@@ -319,7 +316,11 @@ def load_away(task: Task, test: str, settings: StudySettings) -> list[Record]:
             f"{task.name!r} are {list(task.labels or ())} and {sorted(task.fields)}, and only a task with the same can "
             "be asked in its words"
         )
-    return load_records(other, "test", data=data or None, limit=settings.limit, seed=settings.seed)
+    records = load_records(other, "test", data=data or None, limit=settings.limit, seed=settings.seed)
+    kept, notes = leave_out_copies(records, {"training": own.pool, "validation": own.validation}, f"{name} test")
+    if not kept:
+        raise DataError(f"test {test!r}: every record is also a training record of {task.name!r}; give other data")
+    return replace(own, test=tuple(kept), notes=tuple(notes))
 
 
 def fill_part(

@@ -124,6 +124,19 @@ def test_a_dry_run_counts_the_records_of_other_tests(project: Project, small: Mo
     assert both["tokens_computed"] > own["tokens_computed"]
 
 
+def test_a_test_holds_nothing_that_is_learned_from(project: Project, small: Model) -> None:
+    """Records of another test that the study shows or trains on, near copies too, are left out and counted."""
+    write_reels(project)
+    rows = (project.root / "data/train.jsonl").read_text()
+    project.write("same/test.jsonl", rows.upper().replace("SENTENCE", "sentence").replace("LABEL", "label"))
+    project.write("some/test.jsonl", rows.splitlines()[0] + '\n{"sentence": "one more", "label": 0}\n')
+    result = study("films", model=small.name, tests=("reels=some",), shots=(2,), **GRID)
+    assert [row["n"] for row in result["by_test"]] == [6, 1]
+    assert "1 reels test records that are also training records were left out" in result["notes"]
+    with pytest.raises(PromptkitError, match="test 'reels=same': every record is also a training record of 'films'"):
+        study("films", model=small.name, tests=("reels=same",), shots=(2,), **GRID)
+
+
 def test_a_test_with_other_labels_is_refused(project: Project, small: Model) -> None:
     """Its records could not be asked in the study's words."""
     text = (project.root / "tasks/films.toml").read_text().replace('"negative", "positive"', '"bad", "good"')
