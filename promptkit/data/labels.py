@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from promptkit.errors import DataError, RecordError, nearest
+from promptkit.errors import DataError, PromptkitWarning, RecordError, nearest
 
 Reading = Literal["names", "index0", "index1", "letters"]
 #: What each reading takes a label for.
@@ -21,6 +22,8 @@ READINGS: Mapping[Reading, str] = {
 Column = Callable[[], Iterable[tuple[Any, Sequence[str]]]]
 #: So many indices of which none is 0 are more than chance: they may count from 1, and lack the last label.
 _MANY = 20
+#: So many are enough to say it.
+_FEW = 5
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 _ID = re.compile(r"-1|[0-9]{1,9}")
 _LETTER = re.compile(r"[A-Za-z]")
@@ -92,6 +95,8 @@ class LabelColumn:
                 if len(seen) == len(labels):
                     return "index1"
         if seen <= {1} and len(labels) == 2 and count < _MANY:  # 0 and 1 are what two labels are numbered by
+            if count >= _FEW:
+                _warn_of_reading("every label is 1", labels[1], labels[0])
             return "index0"
         first = min(seen, default=1)
         return _tell_open(
@@ -142,6 +147,8 @@ def _decide_choices(values: Iterable[tuple[Any, Sequence[str]]], kind: str) -> R
                 found = {each: names[place] for each, place in places.items() if place is not None}
                 apart.setdefault(frozenset((one, other)), (value, found))
     if "index0" in open_ and (count < _MANY or most == 2):
+        if count >= _FEW and "index1" in open_ and (pair := apart.get(frozenset(("index0", "index1")))):
+            _warn_of_reading(f"no label is 0; one is {pair[0]!r:.80}", pair[1]["index0"], pair[1]["index1"])
         open_ = tuple(reading for reading in open_ if reading != "index1")
     for pair in _pairs(open_):
         if frozenset(pair) in apart:
@@ -152,6 +159,16 @@ def _decide_choices(values: Iterable[tuple[Any, Sequence[str]]], kind: str) -> R
 
 def _pairs(readings: Sequence[Reading]) -> list[tuple[Reading, Reading]]:
     return [(one, other) for at, one in enumerate(readings) for other in readings[at + 1 :]]
+
+
+def _warn_of_reading(found: str, from_0: str, from_1: str) -> None:
+    """Warn that few labels were read as counting from 0, which they do not show."""
+    warnings.warn(
+        f"{found}, read as {from_0!r:.80} counted from 0; if it is {from_1!r:.80}, counted from 1, say "
+        f"{_write('index1')} in the task file, or --labels-are index1",
+        PromptkitWarning,
+        stacklevel=2,
+    )
 
 
 def _tell_open(value: Any, found: Mapping[Reading, str], why: str) -> _Open:

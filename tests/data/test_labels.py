@@ -92,6 +92,18 @@ def test_of_two_labels_one_is_the_second(project: Project) -> None:
         read(project, TASK, [2, 2])
 
 
+def test_a_reading_that_few_labels_do_not_show_is_told(project: Project) -> None:
+    """Some labels without a 0 count from 0, and a warning names what they would mean counted from 1."""
+    with pytest.warns(
+        PromptkitWarning, match=r"every label is 1, read as 'positive' .*'negative', counted from 1, say"
+    ):
+        assert read(project, TASK, [1] * 5) == [1] * 5
+    with pytest.warns(
+        PromptkitWarning, match=r"no label is 0; one is 2, read as 'iron' counted from 0; if it is 'wood'"
+    ):
+        assert read(project, OWN_CHOICES, [2, 1, 3, 2, 1], [FOUR] * 5) == [2, 1, 3, 2, 1]
+
+
 FOUR = ["glass", "wood", "iron", "paper"]
 
 

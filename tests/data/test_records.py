@@ -330,7 +330,7 @@ def test_unlabelled_records_are_read_where_that_is_allowed(project: Project) -> 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("train.csv", "sentence,label\n007,1\n1.50,1\nnull,1\n12345678901234567890123,1\n"),
+        ("train.csv", "sentence,label\n007,0\n1.50,1\nnull,1\n12345678901234567890123,1\n"),
         ("train.jsonl", '{"sentence": "2020-01-02", "label": 1}\n{"sentence": "2021-03-04 05:06:07", "label": 1}\n'),
     ],
 )

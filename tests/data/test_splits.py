@@ -72,7 +72,7 @@ def test_copies_of_tested_records_are_left_out_as_in_a_training_set(project: Pro
     wanted = {f"train-{number}" for number in range(5, 65)}
     built = make_set(task, "films/plain", data="data", copies="near")
     assert {row["id"] for row in built.rows()} == wanted
-    assert sum(built.stocks["films"].findings.count().values()) == len(leaks)
+    assert sum(built.candidates["films"].findings.count().values()) == len(leaks)
     training, splits = load_training(task, data="data"), load_splits(task, data="data", limit=2)
     for rows in (training.rows, splits.pool):
         assert {record.id for record in rows} == wanted
