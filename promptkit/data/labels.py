@@ -147,8 +147,8 @@ def _decide_choices(values: Iterable[tuple[Any, Sequence[str]]], kind: str) -> R
                 found = {each: names[place] for each, place in places.items() if place is not None}
                 apart.setdefault(frozenset((one, other)), (value, found))
     if "index0" in open_ and (count < _MANY or most == 2):
-        if count >= _FEW and "index1" in open_ and (pair := apart.get(frozenset(("index0", "index1")))):
-            _warn_of_reading(f"no label is 0; one is {pair[0]!r:.80}", pair[1]["index0"], pair[1]["index1"])
+        if count >= _FEW and "index1" in open_ and (differ := apart.get(frozenset(("index0", "index1")))):
+            _warn_of_reading(f"no label is 0; one is {differ[0]!r:.80}", differ[1]["index0"], differ[1]["index1"])
         open_ = tuple(reading for reading in open_ if reading != "index1")
     for pair in _pairs(open_):
         if frozenset(pair) in apart:

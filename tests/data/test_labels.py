@@ -98,9 +98,7 @@ def test_a_reading_that_few_labels_do_not_show_is_told(project: Project) -> None
         PromptkitWarning, match=r"every label is 1, read as 'positive' .*'negative', counted from 1, say"
     ):
         assert read(project, TASK, [1] * 5) == [1] * 5
-    with pytest.warns(
-        PromptkitWarning, match="no label is 0; one is 2, read as 'iron' counted from 0"
-    ):
+    with pytest.warns(PromptkitWarning, match="no label is 0; one is 2, read as 'iron' counted from 0"):
         assert read(project, OWN_CHOICES, [2, 1, 3, 2, 1], [FOUR] * 5) == [2, 1, 3, 2, 1]
 
 
