@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
+    from promptkit.data.tasks import Task
     from promptkit.models import Model
+    from promptkit.templating.template import BoundTemplate
 
 CARD = "promptkit.json"
 #: Of every training that names no others: passes over the rows, and rows per step.
@@ -276,6 +278,15 @@ class Asked:
     system: str = "system"
     task_hash: str = ""
     labels: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, task: Task, bounds: Iterable[BoundTemplate], shots: Iterable[int], *, chat: bool, system: str) -> Asked:
+        """Return how a model is asked under these templates; their choices count where all have the same."""
+        bounds = list(bounds)
+        choices = {bound.shared_choices for bound in bounds}
+        templates = {bound.template.name: bound.template.hash for bound in bounds}
+        labels = choices.pop() if len(choices) == 1 else None
+        return cls(task.name, templates, tuple(shots), chat, system, task.hash, labels or ())
 
     def differs(self, card: AdapterCard) -> str:
         """Return in words how this differs from an adapter's training; empty where the trained form is asked too."""

@@ -23,7 +23,7 @@ from promptkit.data.records import (
     load_records,
     sample_records,
 )
-from promptkit.data.splits import describe_missing, is_cut, iterate_half, leave_out_tested
+from promptkit.data.splits import describe_missing, is_cut, iterate_half, leave_out_tested, note_unlearned
 from promptkit.data.tasks import Task, load_task
 from promptkit.demonstrations import Draw, Embed, Probabilities, Selector
 from promptkit.demonstrations.orders import BY_NEARNESS, order_demonstrations
@@ -212,10 +212,19 @@ def build_pairs(
         raise DataError(f"num_shards is {num_shards}: expected 1 or more, by how many workers the rows are shared")
     tables = _plain_tables(task, template, settings)
     if tables is not None and num_shards == 1:
-        return _stream(_pair_rows, task=task, template=template, settings=settings) if streaming else _gather(tables)
+        if streaming:
+            return _stream(_pair_rows, task=task, template=template, settings=settings)
+        pairs = _gather(tables)
+        assert isinstance(task, Task | str)
+        task = task if isinstance(task, Task) else load_task(task)
+        for note in note_unlearned(task, [pairs.data["label"].to_pylist()]):
+            warnings.warn(note.removeprefix("warning: "), PromptkitWarning, stacklevel=2)
+        return pairs
     from promptkit.building import make_set
 
     made = make_set(task, template, **settings)
+    for note in made.note_unlearned():
+        warnings.warn(note.removeprefix("warning: "), PromptkitWarning, stacklevel=2)
     if not streaming:
         return _gather(rows_to_table(batch) for batch in _batches(made.rows()))
     return _stream(_share_rows, made=made, count=num_shards, shares=list(range(num_shards)))

@@ -187,12 +187,15 @@ def split_training(
     return Training(tuple(rows), tuple(validation), (*notes, *more))
 
 
-def note_unlearned(task: Task, sets: Iterable[Sequence[Record]]) -> list[str]:
-    """Return one note of the task's labels that no record of a training set has, of all these sets; or nothing."""
+def note_unlearned(task: Task, sets: Iterable[Sequence[int | str | None]]) -> list[str]:
+    """Return one note of the task's labels that no row of a training set has, of all these sets; or nothing.
+
+    A set is the answers of its rows: labels are indices.
+    """
     missing: dict[int, list[str]] = {}
-    for rows in sets:
-        if unlearned := find_unlearned(task.labels or (), {record.label for record in rows}):
-            missing[len(rows)] = unlearned
+    for answers in sets:
+        if unlearned := find_unlearned(task.labels or (), set(answers)):
+            missing[len(answers)] = unlearned
     if not missing:
         return []
     where = f"task {task.name!r}, trained on {' or '.join(str(size) for size in sorted(missing))} rows"

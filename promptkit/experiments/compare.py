@@ -102,7 +102,8 @@ def compare(
     made = Made(asked, *origin)
     run = Run.plan(Path(out) if out else default_folder(task.name, asked), made, sizes)
     work = Work(loaded, splits, chosen, run, scorer or default_scorer(), trainer or default_trainer())
-    warned = note_unlearned(task, [step.rows for step in plan if step.rows and (step.whole or chosen.train_sizes)])
+    trained = (step.rows for step in plan if step.rows and (step.whole or chosen.train_sizes))
+    warned = note_unlearned(task, [[record.label for record in rows] for rows in trained])
     plan, left_out = keep_fitting(plan, loaded, splits, work.is_done) if asked_for.skips else (plan, [])
     finished = list(work.run_all([[step] for step in plan], track or (lambda name: lambda done, total: None)))
     named = replace(loaded, name=identity.name(loaded.name))
@@ -124,8 +125,9 @@ def _describe_asked(
     task: Task, settings: CompareSettings, methods: Sequence[str], bounds: Sequence[BoundTemplate]
 ) -> Asked:
     """Return in which form the model is asked, over all methods."""
-    templates = {bound.template.name: bound.template.hash for bound in bounds if _takes(methods, bound)}
-    return Asked(task.name, templates, list_shots(methods, settings.few), settings.chat, settings.system)
+    taken = (bound for bound in bounds if _takes(methods, bound))
+    shots = list_shots(methods, settings.few)
+    return Asked.of(task, taken, shots, chat=settings.chat, system=settings.system)
 
 
 def _takes(methods: Sequence[str], bound: BoundTemplate) -> bool:

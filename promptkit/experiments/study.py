@@ -108,7 +108,7 @@ def study(
             finished = replace(work, splits=splits).run_all(bundles, track)
             elsewhere += [StudyCell(point, cell) for point, cell in zip(moved, finished, strict=True)]
     result = summarize_study(task, plan.rename(loaded), plan.settings, plan.splits, done, elsewhere)
-    trained = [each.point.rows for each in done if each.point.rows]
+    trained = [[record.label for record in each.point.rows] for each in done if each.point.rows]
     result["notes"] = [*identity.notes(), *note_unlearned(task, trained), *result["notes"]]
     return plan.write(result, ((each.point, each.cell.result["predictions"]) for each in (*done, *elsewhere)))
 
@@ -424,8 +424,8 @@ def _find_share(budget: Budget, calls: int, seconds: float) -> float:
 
 def _describe_asked(task: Task, settings: StudySettings) -> Asked:
     """Return in which form the models are asked, over all cells."""
-    templates = {bound.template.name: bound.template.hash for bound, _ in bind_ways(task, settings)}
-    return Asked(task.name, templates, list_shots(settings.methods, settings.shots), settings.chat, settings.system)
+    bounds, shots = (bound for bound, _ in bind_ways(task, settings)), list_shots(settings.methods, settings.shots)
+    return Asked.of(task, bounds, shots, chat=settings.chat, system=settings.system)
 
 
 def _bundle_up(points: Sequence[GridCell]) -> list[list[GridCell]]:

@@ -145,7 +145,7 @@ train = "train"
 test = "test"
 ''',
         )
-        rows = [{"premise": f"p {name} {n}", "hypothesis": f"h {name} {n}", "label": 0} for n in range(4)]
+        rows = [{"premise": f"p {name} {n}", "hypothesis": f"h {name} {n}", "label": n % 2} for n in range(4)]
         two.write(f"mixed/{name}/train.jsonl", "\n".join(map(json.dumps, rows)))
         tested = "a 0" if name == "b" else "none"
         row = {"premise": f"p {tested}", "hypothesis": f"h {tested}", "label": 0}

@@ -261,6 +261,14 @@ def test_one_file_is_cut_as_a_comparison_cuts_it(sets: Project) -> None:
     assert set(few["id"]) == {record.id for record in load_splits(load_task("films"), data="all.jsonl", limit=5).test}
 
 
+def test_a_label_without_a_pair_is_told(sets: Project) -> None:
+    """`build_pairs` warns of labels that no pair teaches, of one template as of a set."""
+    rows = [{"text": f"a film {number}", "label": 0} for number in range(6)]
+    for templates in ("films/plain", ["films/plain", "films/plain"]):
+        with pytest.warns(PromptkitWarning, match="no training row has the label 'positive'"):
+            pk.build_pairs("films", templates, data=rows, split="train")
+
+
 def test_one_file_is_all_of_a_split_that_is_named(sets: Project) -> None:
     """`train` makes pairs of the whole file, `test` prompts; what is held out is of the half that is trained on."""
     sets.write("all.jsonl", re.sub(r'"id": "r[0-9]+", ', "", lines(range(60))))

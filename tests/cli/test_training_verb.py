@@ -138,6 +138,13 @@ def test_an_adapter_is_asked_as_it_was_trained(learn: Callable[..., dict[str, An
     project.write("templates/films/plain.jinja", TEMPLATE.replace("Text: ", "Film: "))
     (line,) = [line for line in warned("score", "films", "--data", "data", "--model", few) if "trained" in line]
     assert "was trained with another version of template films/plain, and is asked with the file as it is now" in line
+    project.write("templates/films/plain.jinja", TEMPLATE)
+    task = (project.root / "tasks/films.toml").read_text()
+    project.write("tasks/films.toml", task.replace('["negative", "positive"]', '["bad", "good"]'))
+    for verb in ("score", "compare", "study"):
+        found = warned(verb, "films", "--data", "data", "--model", few)
+        (line,) = [line for line in found if "another version of task films" in line]
+        assert line.endswith("for ' bad', ' good'")
 
 
 def test_rows_are_asked_as_an_adapter_was_trained(learn: Callable[..., dict[str, Any]], project: Project) -> None:

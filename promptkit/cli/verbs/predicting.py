@@ -328,15 +328,7 @@ def open_labeller(
     if card.other_join:
         raise RunError(f"{adapter}: {card.other_join}")
     _refuse_changed(adapter, card, bound, task_given=task is not None, template_given=template is not None)
-    asked = Asked(
-        bound.task.name,
-        {bound.template.name: bound.template.hash},
-        (0,),
-        card.settings.chat,
-        card.settings.system,
-        bound.task.hash,
-        bound.shared_choices or (),
-    )
+    asked = Asked.of(bound.task, [bound], (0,), chat=card.settings.chat, system=card.settings.system)
     warn_of_other_form(adapter, asked, card)
     on_flip = "warn" if force else "error"
     options: dict[str, Any] = {"device": device, "on_flip": on_flip, "trust_remote_code": trust_remote_code}

@@ -200,7 +200,7 @@ def _training_set(
                 f"task {task.name!r}: its training records do not have each of {len(task.labels or ())} labels{some}; "
                 "raise --train-limit, or leave --balance out"
             )
-    for note in note_unlearned(task, [kept]):
+    for note in note_unlearned(task, [[record.label for record in kept]]):
         say(note)
     pairs = [build_pair(draw(record), record, chat=chat) for record in kept]
     return pairs, [build_prompt(draw(record), record, chat=chat) for record in validation]
