@@ -6,15 +6,16 @@ import codecs
 import csv
 import itertools
 import re
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 
-from promptkit.errors import DataError, InputError
+from promptkit.errors import DataError, InputError, PromptkitWarning
 from promptkit.storage.files import LARGEST, LARGEST_DATA, check_readable, open_input, read_input
 
 #: Endings of local files, in the order in which they are looked for.
@@ -198,11 +199,27 @@ def _read_table(path: Path, cells: Cells) -> Iterator[tuple[int, Row | DataError
         rows = _cut_quoted(path, every, delimiter) if quoting else _cut_plain(every, delimiter)
         _, names = next(rows)
         _check_header(f"{path}:1", names)
-        for number, row in rows:
+        for number, row in rows if quoting or cells.quoting is not None else _note_quotes(path, rows):
             if len(row) != len(names):
                 yield number, _uneven(path, number, row, names, quoting)
             else:
                 yield number, dict(zip(names, row, strict=True))
+
+
+def _note_quotes(path: Path, rows: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
+    """Yield rows of TSV as they are; warns in the end where most have a cell that a spreadsheet may have quoted."""
+    total = quoted = 0
+    for number, row in rows:
+        total += 1
+        quoted += any(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in row)
+        yield number, row
+    if 2 * quoted > total:
+        warnings.warn(
+            f"{path}: most rows have a cell in double quotes, which are read as part of the text; if a spreadsheet put "
+            "them there, give --quoting, or quoting = true under [data] in the task file",
+            PromptkitWarning,
+            stacklevel=2,
+        )
 
 
 @dataclass(frozen=True)

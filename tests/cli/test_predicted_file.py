@@ -334,6 +334,14 @@ def test_labels_that_look_like_formulas(network: Model, project: Project) -> Non
     assert (row[0], row[1][:2]) in (("=fine", "'="), ("=fine", "'@"))
 
 
+def test_text_that_comes_into_a_table_runs_in_no_spreadsheet(network: Model, project: Project) -> None:
+    """Of rows that were in no table before, text and names that begin as a formula have an apostrophe in front."""
+    project.write("new.jsonl", '{"sentence": "=1+1", "@note": "fine", "n": -2}\n')
+    labeller(network).label_into("new.jsonl", Path("out.csv"))
+    header, row = read_table("out.csv")
+    assert (header[:3], row[:3]) == (["sentence", "'@note", "n"], ["'=1+1", "fine", "-2"])
+
+
 def test_a_table_without_rows_keeps_its_header(network: Model, project: Project) -> None:
     """No record is no error."""
     project.write("new.csv", "note,sentence\n")

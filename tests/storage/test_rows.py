@@ -9,7 +9,7 @@ import pytest
 from promptkit.data.local import DataFiles
 from promptkit.data.records import load_records
 from promptkit.data.tasks import load_task
-from promptkit.errors import DataError
+from promptkit.errors import DataError, PromptkitWarning
 from promptkit.storage.rows import Cells, count_rows, number_rows
 from tests.conftest import TASK, Project
 
@@ -28,6 +28,15 @@ def test_a_quote_in_tsv_is_a_character(project: Project) -> None:
     assert rows(project, "a.tsv", 'text\tlabel\n"two\tlines\n"\t0\n', Cells(quoting=True)) == [
         {"text": "two\tlines\n", "label": "0"}
     ]
+
+
+def test_tsv_that_looks_quoted_is_told(project: Project) -> None:
+    """Where most rows have a cell in quotes, which are text, a warning names the option; asked for, nothing is said."""
+    content = 'text\tlabel\n"one, two"\t1\n"three"\t0\nfour\t0\n'
+    with pytest.warns(PromptkitWarning, match="most rows have a cell in double quotes, .* give --quoting"):
+        assert rows(project, "a.tsv", content)[0]["text"] == '"one, two"'
+    assert rows(project, "a.tsv", content, Cells(quoting=False))[0]["text"] == '"one, two"'
+    assert rows(project, "a.tsv", content, Cells(quoting=True))[0]["text"] == "one, two"
 
 
 def test_quotes_in_csv_may_be_characters_too(project: Project) -> None:

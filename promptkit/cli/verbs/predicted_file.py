@@ -87,10 +87,12 @@ def find_writer(
                 file.write(write_json(fields.put(row, own)) + b"\n")
         else:
             rows = (row for row, _ in answered())  # of a table all rows have the same columns
-            shown = itertools.islice(rows, 1) if source.suffix in (".csv", ".tsv") else rows
+            is_table = source.suffix in (".csv", ".tsv")
+            shown = itertools.islice(rows, 1) if is_table else rows
             names = list(dict.fromkeys(itertools.chain.from_iterable(shown)))
             names = names or (list(dialect.names) if dialect else [])
-            _write_table(answered(), file, fields, names, dialect or replace(find_dialect(out), quoting=True))
+            dialect_of_out = dialect or replace(find_dialect(out), quoting=True)
+            _write_table(answered(), file, fields, names, dialect_of_out, _users_cell if is_table else _guarded_cell)
 
     return write
 
@@ -121,14 +123,24 @@ def _users_cell(value: Any) -> str:
     return str(value) if isinstance(value, int | float) else orjson.dumps(value, default=str).decode()
 
 
+def _guarded_cell(value: Any) -> str:
+    """Return a value of the user's that was in no table before: what a spreadsheet would run has an apostrophe."""
+    return quote_formula(value) if isinstance(value, str) else _users_cell(value)
+
+
 def _write_table(
-    answered: Iterable[Answered], file: BinaryIO, fields: Fields, names: list[str], dialect: Dialect
+    answered: Iterable[Answered],
+    file: BinaryIO,
+    fields: Fields,
+    names: list[str],
+    dialect: Dialect,
+    write_cell: Callable[[Any], str],
 ) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     put = _quoted(text, dialect) if dialect.quoting else _plain(text, dialect)
-    put(names, [quote_formula(fields.prefix + name) for name in fields.flat])
+    put([write_cell(name) for name in names], [quote_formula(fields.prefix + name) for name in fields.flat])
     for row, own in answered:
-        put([_users_cell(row.get(name)) for name in names], fields.flatten(own))
+        put([write_cell(row.get(name)) for name in names], fields.flatten(own))
     text.detach()
 
 
