@@ -86,7 +86,8 @@ def read_rule(text: str, rule: str) -> str | None:
         return answer or None
     name, _, otherwise = rule.partition(" else ")
     number = _read(text[-_SEARCHED:], needs_phrase=name == "final-number", otherwise=bool(otherwise))
-    return None if number is None else as_text(number)
+    answer = "" if number is None else as_text(number)
+    return answer if 0 < len(answer) <= _LONGEST else None  # `parse_number` reads no longer one
 
 
 @lru_cache(maxsize=4096)

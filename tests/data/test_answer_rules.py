@@ -6,7 +6,7 @@ import time
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from promptkit.data.answer_rules import RULES, as_text, parse_number, read_rule
@@ -223,6 +223,7 @@ def test_a_number_written_is_the_number_read(number: Fraction) -> None:
 
 
 @given(st.text("0123456789 .,-+/=$%^*()eEx:\\{}#\nabn", max_size=40))
+@example("1E400")
 def test_any_text_is_read_without_an_error(text: str) -> None:
     """Whatever a model writes, a rule gives a number or nothing."""
     for rule in RULES:
