@@ -481,9 +481,8 @@ def _source_split(task: Task, split: str) -> Any:
     name = getattr(task.data, split) if split in SPLITS else None
     if name is None:
         known = [known for known in SPLITS if getattr(task.data, known) is not None]
-        raise DataError(
-            f"task {task.name!r} has no split {split!r}; it has: {', '.join(known)}.{nearest(split, known)}"
-        )
+        has = f"it has: {', '.join(known)}" if known else "it names none under [data]"
+        raise DataError(f"task {task.name!r} has no split {split!r}; {has}; or give --data.{nearest(split, known)}")
     return name
 
 
