@@ -59,7 +59,7 @@ class Batch(Targets):
 
     `ids` [B or 1, S] int64; `attention` [B, S] int64, 1 where a token is real, None where packed; `positions`
     [1, S] int64, the place of each token in its own row, and `layout`, what belongs together: None where padded.
-    `read` [B or 1, S] bool, True where the network's logits are needed; `targets` [R] int64, the token to predict
+    `loss_mask` [B or 1, S] bool, True where the network's logits are needed; `targets` [R] int64, the token to predict
     at each of those positions, row by row; `weights` [R] float32, one over (targets of the row x B): every row
     counts the same, and they sum to 1.
     """
@@ -68,7 +68,7 @@ class Batch(Targets):
     attention: torch.Tensor | None
     positions: torch.Tensor | None
     layout: PackedLayout | None
-    read: torch.Tensor
+    loss_mask: torch.Tensor
 
 
 def read_pairs(rows: Iterable[Pair | Mapping[str, Any]], *, chat: bool = False, system: str = "system") -> list[Pair]:
@@ -116,15 +116,15 @@ def encode_pairs(model: Model, pairs: Sequence[Pair], *, chat: bool = False) -> 
 def collate(rows: Sequence[TokenRow]) -> Batch:
     """Pad rows to the longest of them. The padding is token 0 with attention 0, so no pad token is needed."""
     width = max(row.length for row in rows)
-    read = torch.zeros(len(rows), width, dtype=torch.bool)
+    loss_mask = torch.zeros(len(rows), width, dtype=torch.bool)
     for number, row in enumerate(rows):
-        read[number, row.start - 1 : row.length] = True  # the logits at t predict the token at t + 1
+        loss_mask[number, row.start - 1 : row.length] = True  # the logits at t predict the token at t + 1
     return Batch(
         ids=torch.tensor([[*row.ids[:-1], *[0] * (width - row.length)] for row in rows]),
         attention=torch.tensor([[1] * row.length + [0] * (width - row.length) for row in rows]),
         positions=None,
         layout=None,
-        read=read,
+        loss_mask=loss_mask,
         **list_targets(rows),
     )
 

@@ -38,8 +38,8 @@ def completion_logits(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
     options = {"use_cache": False} if "use_cache" in takes else {}
     shipped = type(plain).__module__.startswith("transformers.")
     if shipped and "logits_to_keep" in takes:
-        return network(**inputs, **options, logits_to_keep=batch["read"]).logits
-    return network(**inputs, **options).logits[batch["read"]]
+        return network(**inputs, **options, logits_to_keep=batch["loss_mask"]).logits
+    return network(**inputs, **options).logits[batch["loss_mask"]]
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def attending(network: torch.nn.Module, batch: Batch) -> Iterator[None]:
         yield
         return
     plain: Any = network.get_base_model() if isinstance(network, PeftModel) else network
-    with packed(plain.config.get_text_config(decoder=True), batch["layout"], batch["read"]):
+    with packed(plain.config.get_text_config(decoder=True), batch["layout"], batch["loss_mask"]):
         yield
 
 

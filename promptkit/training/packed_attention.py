@@ -36,17 +36,17 @@ class UnpackableError(Exception):
 class Pack:
     """The layout that is attended to at the moment; `calls` counts the layers that did.
 
-    `read` [1, T], bool, says of which columns the logits are read; None, where all may be.
+    `loss_mask` [1, T], bool, says of which columns the logits are read; None, where all may be.
     """
 
     layout: PackedLayout
-    read: torch.Tensor | None = None
+    loss_mask: torch.Tensor | None = None
     calls: int = field(default=0, init=False)
 
     @cached_property
     def columns(self) -> torch.Tensor | None:
         """The numbers of the columns whose logits are read, int64; None where all may be."""
-        return None if self.read is None else self.read[0].nonzero()[:, 0]
+        return None if self.loss_mask is None else self.loss_mask[0].nonzero()[:, 0]
 
     @cached_property
     def seen(self) -> torch.Tensor:
@@ -66,10 +66,10 @@ _active: list[Pack] = []  # no ContextVar: on a GPU, the backward of a checkpoin
 
 
 @contextmanager
-def packed(config: Any, layout: PackedLayout, read: torch.Tensor | None = None) -> Iterator[Pack]:
+def packed(config: Any, layout: PackedLayout, loss_mask: torch.Tensor | None = None) -> Iterator[Pack]:
     """Let the network with this configuration attend along `layout` meanwhile: forward and backward."""
     before = config._attn_implementation
-    _active.append(Pack(layout, read))
+    _active.append(Pack(layout, loss_mask))
     config._attn_implementation = PACKED
     try:
         yield _active[-1]

@@ -84,23 +84,23 @@ def pack(rows: Sequence[TokenRow]) -> Batch:
     layout, ordered = lay_out(rows)
     ids: list[int] = []
     positions: list[int] = []
-    read: list[int] = []
+    columns: list[int] = []
     remaining = iter(ordered)
     for group in layout.groups:
         members = [next(remaining) for _ in range(sum(count for count, _ in group.runs))]
         ids += members[0].ids[: group.prefix]
         positions += range(group.prefix)
         for row in members:
-            read += range(len(ids) + row.start - 1 - group.prefix, len(ids) + row.length - group.prefix)
+            columns += range(len(ids) + row.start - 1 - group.prefix, len(ids) + row.length - group.prefix)
             ids += row.ids[group.prefix : -1]
             positions += range(group.prefix, row.length)
-    reads = torch.zeros(1, len(ids), dtype=torch.bool)
-    reads[0, read] = True
+    loss_mask = torch.zeros(1, len(ids), dtype=torch.bool)
+    loss_mask[0, columns] = True
     return Batch(
         ids=torch.tensor([ids]),
         attention=None,
         positions=torch.tensor([positions]),
         layout=layout,
-        read=reads,
+        loss_mask=loss_mask,
         **list_targets(ordered),
     )

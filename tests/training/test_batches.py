@@ -140,7 +140,7 @@ def test_batch_reads_the_position_before_each_target() -> None:
     batch = collate([TokenRow((5, 6, 7, 8), 2), TokenRow((5, 9), 1)])
     assert batch["ids"].tolist() == [[5, 6, 7], [5, 0, 0]]
     assert batch["attention"].tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert batch["read"].tolist() == [[False, True, True], [True, False, False]]
+    assert batch["loss_mask"].tolist() == [[False, True, True], [True, False, False]]
     assert batch["targets"].tolist() == [7, 8, 9]
     assert batch["weights"].tolist() == [0.25, 0.25, 0.5]
 

@@ -33,9 +33,9 @@ def test_columns_that_are_not_read_are_left_out_of_the_last_layer_alone() -> Non
     """Dropout keeps the layers' own forwards: the last one's queries and feed-forward see the read columns only."""
     network, batch = wrap(model(), settings(dropout=0.1)).eval(), pack(ROWS)
     seen = widths(network)
-    columns, read = batch["ids"].shape[1], int(batch["read"].sum())
+    columns, read = batch["ids"].shape[1], int(batch["loss_mask"].sum())
     assert batch["layout"] is not None
-    for given, expected in ((batch["read"], read), (None, columns)):
+    for given, expected in ((batch["loss_mask"], read), (None, columns)):
         with torch.no_grad(), packed(network.get_base_model().config, batch["layout"], given):
             completion_logits(network, batch)
         found = {name.partition("layers.")[2]: counts.pop() for name, counts in seen.items()}
@@ -54,7 +54,7 @@ def test_what_is_read_stays_as_it_was(kind: str) -> None:
     """The logits of the read columns are those of a last layer that computes all."""
     network, batch, found = wrap(model(kind), settings()), pack(ROWS), []
     assert batch["layout"] is not None
-    for read in (batch["read"], None):
+    for read in (batch["loss_mask"], None):
         with torch.no_grad(), packed(network.get_base_model().config, batch["layout"], read):
             found.append(completion_logits(network, batch))
     torch.testing.assert_close(*found)

@@ -59,7 +59,7 @@ def test_every_target_sees_its_own_row_and_nothing_else(rows: list[TokenRow]) ->
     """For any rows, what each read position looks at is its row up to there, at the right places."""
     batch, (layout, ordered) = pack(rows), lay_out(rows)
     seen, ids, positions = Pack(layout).seen, batch["ids"][0], batch["positions"]
-    reads = iter(batch["read"][0].nonzero()[:, 0].tolist())
+    reads = iter(batch["loss_mask"][0].nonzero()[:, 0].tolist())
     targets = iter(batch["targets"].tolist())
     for row in ordered:
         for place in range(row.start, len(row.ids)):
@@ -249,12 +249,14 @@ def test_positions_within_the_attention_are_padded() -> None:
 def logits_with_ones(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """What a caller does who leaves the mask of ones that tokenizers give."""
     ones = torch.ones_like(batch["ids"])
-    return network(input_ids=batch["ids"], attention_mask=ones, position_ids=batch["positions"]).logits[batch["read"]]
+    return network(input_ids=batch["ids"], attention_mask=ones, position_ids=batch["positions"]).logits[
+        batch["loss_mask"]
+    ]
 
 
 def logits_with_cache(network: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """What a caller does who leaves the cache on, which is transformers' default."""
-    return network(input_ids=batch["ids"], position_ids=batch["positions"], use_cache=True).logits[batch["read"]]
+    return network(input_ids=batch["ids"], position_ids=batch["positions"], use_cache=True).logits[batch["loss_mask"]]
 
 
 def halved(base: Model) -> Model:
