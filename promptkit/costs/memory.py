@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import re
 from pathlib import Path
 
 from promptkit.errors import PromptkitError
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
-_UNKNOWN = 4 * 2**30  # where the system does not say: what any machine that runs a model has
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -19,9 +14,13 @@ def parse_size(text: str | int) -> int:
 
     Raises PromptkitError for what is no size above 0.
     """
-    found = _SIZE.fullmatch(str(text).strip())
-    size = float(found[1]) * _UNITS[(found[2] or "").lower()] if found else 0.0
-    if not 1 <= size < math.inf:
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        size = TypeAdapter(ByteSize).validate_python(text)
+    except (ValidationError, OverflowError):
+        size = ByteSize(0)
+    if not 1 <= size < 2**63:
         raise PromptkitError(f"memory {text!r} is not a size above 0; expected one such as 2GB, 512MiB or 800000000")
     return int(size)
 
@@ -33,8 +32,9 @@ def find_free(device: str) -> int:
 
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0] + idle)
-    free = re.search(r"^MemAvailable:\s*(\d+) kB$", _read(Path("/proc/meminfo")), re.MULTILINE)
-    limits = [int(free[1]) * 1024 if free else _UNKNOWN]
+    import psutil
+
+    limits = [psutil.virtual_memory().available]
     most, now = _read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current")  # those of a container
     if most.strip().isdigit() and now.strip().isdigit():
         limits.append(max(1, int(most) - int(now)))
