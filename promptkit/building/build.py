@@ -26,7 +26,7 @@ from promptkit.data.records import (
 from promptkit.data.splits import describe_missing, is_cut, iterate_half, leave_out_tested, note_unlearned
 from promptkit.data.tasks import Task, load_task
 from promptkit.demonstrations import Draw, Embed, Probabilities, Selector
-from promptkit.demonstrations.orders import BY_NEARNESS, order_demonstrations
+from promptkit.demonstrations.orders import goes_by_nearness, order_demonstrations
 from promptkit.errors import DataError, PromptkitWarning, TemplateError
 from promptkit.prompts.pair import pair_table
 from promptkit.prompts.prompt import Prompt, build_prompt, check_system, prompt_row
@@ -69,7 +69,7 @@ class Demonstrations:
         With `keep`, those selected after the first `keep` are dropped from the sequence that k make.
         """
         chosen = self.selector.select(query, k)
-        near = self.selector.nearness(query, chosen) if self.draw.order in BY_NEARNESS and k > 1 else None
+        near = self.selector.nearness(query, chosen) if k > 1 and goes_by_nearness(self.draw.order) else None
         ordered = order_demonstrations(chosen, self.draw.order, seed=self.draw.order_seed, near=near)
         kept = {id(record) for record in chosen[:keep]}  # records may share a name
         return tuple(record for record in ordered if id(record) in kept)

@@ -96,7 +96,7 @@ def describe_set(training_set: TrainingSet) -> dict[str, Any]:
                 "task": each.task.name,
                 "sha256": each.task.hash,
                 "templates": template_hashes(each),
-                **_describe_stock(training_set, each.name),
+                **_describe_candidates(training_set, each.name),
             }
             for each in training_set.components
         },
@@ -109,7 +109,7 @@ def template_hashes(component: Component) -> dict[str, str]:
     return {name: bound.template.hash for name, bound in component.templates.items()}
 
 
-def _describe_stock(training_set: TrainingSet, name: str) -> dict[str, Any]:
+def _describe_candidates(training_set: TrainingSet, name: str) -> dict[str, Any]:
     kept = training_set.candidates[name]
     described: dict[str, Any] = {"data": _describe_data(kept), "compared_with": dict(kept.tested)}
     if any(training_set.mixture.tasks[name].shots) and training_set.pools[name] is not kept:
@@ -233,7 +233,7 @@ class Manifest:
         self._compare("templates/_legend.jinja", self.contents.legend, _hash_legend(mixture))
         made = TrainingSet(mixture, components)
         for name in mixture.tasks:
-            self._compare_data(then[name], _describe_stock(made, name))
+            self._compare_data(then[name], _describe_candidates(made, name))
         return made
 
     def _compare_task(self, then: Ingredients, task: Task) -> None:

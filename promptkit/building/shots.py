@@ -10,7 +10,7 @@ from promptkit.building.build import Demonstrations
 from promptkit.building.row_draws import DrawKey
 from promptkit.data.record import Record
 from promptkit.demonstrations import Draw
-from promptkit.demonstrations.orders import BY_NEARNESS, order_demonstrations
+from promptkit.demonstrations.orders import goes_by_nearness, order_demonstrations
 from promptkit.demonstrations.pool import Pool, as_query, is_same, shuffled
 from promptkit.demonstrations.selections import deal_balanced
 from promptkit.errors import SelectionError
@@ -48,7 +48,7 @@ class RowDemonstrations:
                 f"k={k} demonstrations were asked for, but the pool has {len(chosen)} besides the query {query.id!r}; "
                 "lower k or enlarge the pool"
             )
-        near = self.draw.selector.nearness(query, chosen) if self.order in BY_NEARNESS and k > 1 else None
+        near = self.draw.selector.nearness(query, chosen) if k > 1 and goes_by_nearness(self.order) else None
         return order_demonstrations(chosen, self.order, seed=generator.getrandbits(32), near=near)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from promptkit.data.record import Record
 from promptkit.demonstrations.pool import Embed, Pool, Probabilities, Strands, as_query, is_same
-from promptkit.demonstrations.selections import BY_QUERY, BY_WORDS, SELECTIONS, WITH_ARGUMENT
+from promptkit.demonstrations.selections import SELECTIONS
 from promptkit.errors import SelectionError, nearest
 
 __all__ = [
@@ -49,17 +49,22 @@ class Draw:
 
 def asks_for_vectors(selection: str) -> bool:
     """Whether a selection goes by the vectors of an encoder."""
-    return selection.partition(":")[0].endswith("dense")
+    return _needs(selection) == "vectors"
 
 
 def asks_for_probabilities(selection: str) -> bool:
     """Whether a selection goes by how sure a model is of its answers."""
-    return selection.partition(":")[0] in ("mdl", "entropy")
+    return _needs(selection) == "probabilities"
+
+
+def _needs(selection: str) -> str:
+    found = SELECTIONS.get(selection.partition(":")[0])  # an unknown one is told where it is used
+    return found.needs if found else ""
 
 
 def goes_by_query(selection: str) -> bool:
     """Whether a selection chooses other demonstrations for other queries; raises SelectionError for an unknown one."""
-    return _split_selection(selection)[0] in BY_QUERY
+    return SELECTIONS[_split_selection(selection)[0]].by_query
 
 
 def without_model(selection: str) -> str:
@@ -87,7 +92,7 @@ class Selector:
     ) -> None:
         self.selection, argument = _split_selection(selection)
         self.pool = Pool(tuple(pool), seed, argument, embed, probabilities)
-        self._ranked = SELECTIONS[self.selection](self.pool)
+        self._ranked = SELECTIONS[self.selection].rank(self.pool)
         self._measure: Callable[[Record], Any] | None = None
 
     def select(self, query: Record, k: int) -> tuple[Record, ...]:
@@ -143,13 +148,13 @@ def _deal(strands: Strands, query: Record) -> Iterator[Record]:
 
 def _make_measure(selection: str, pool: Pool) -> Callable[[Record], Any]:
     """Return what tells how near every one of a pool's records is to a query."""
-    if selection in BY_WORDS:
+    if SELECTIONS[selection].by_words:
         from promptkit.demonstrations.lexical import WordIndex
 
         return WordIndex(pool.texts).nearness
     from promptkit.demonstrations.vectors import Vectors
 
-    return Vectors(pool, dense=selection.endswith("dense")).cosines
+    return Vectors(pool, dense=asks_for_vectors(selection)).cosines
 
 
 def _split_selection(selection: str) -> tuple[str, str | None]:
@@ -158,7 +163,7 @@ def _split_selection(selection: str) -> tuple[str, str | None]:
     if name not in SELECTIONS:
         known = ", ".join(SELECTIONS)
         raise SelectionError(f"unknown selection {name!r}; known: {known}.{nearest(name, SELECTIONS)}")
-    if colon and name not in WITH_ARGUMENT:
-        those = ", ".join(WITH_ARGUMENT)
+    if colon and not SELECTIONS[name].takes_argument:
+        those = ", ".join(known for known, each in SELECTIONS.items() if each.takes_argument)
         raise SelectionError(f"selection {name!r} takes nothing behind a colon, found {argument!r}; only {those} do")
     return name, argument if colon else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from promptkit.data.record import Record
 from promptkit.data.records import hash_order
@@ -54,17 +55,34 @@ def order_nearest_last(chosen: Demonstrations, seed: int, near: Nearness) -> Dem
     return order_nearest_first(chosen, seed, near)[::-1]
 
 
-ORDERS: dict[str, Callable[[Demonstrations, int, Nearness], Demonstrations]] = {
-    "given": order_given,
-    "shuffled": order_shuffled,
-    "reversed": order_reversed,
-    "by-label": order_by_label,
-    "by-length": order_by_length,
-    "nearest-first": order_nearest_first,
-    "nearest-last": order_nearest_last,
+@dataclass(frozen=True)
+class Order:
+    """A way to put chosen demonstrations in sequence, and whether it must know how near each is to the query."""
+
+    arrange: Callable[[Demonstrations, int, Nearness], Demonstrations]
+    by_nearness: bool = False
+
+    @property
+    def about(self) -> str:
+        """What it goes by, in one line."""
+        return (self.arrange.__doc__ or "").strip().partition("\n")[0]
+
+
+#: Every order by its name; a further one is a function above and a line here.
+ORDERS: dict[str, Order] = {
+    "given": Order(order_given),
+    "shuffled": Order(order_shuffled),
+    "reversed": Order(order_reversed),
+    "by-label": Order(order_by_label),
+    "by-length": Order(order_by_length),
+    "nearest-first": Order(order_nearest_first, by_nearness=True),
+    "nearest-last": Order(order_nearest_last, by_nearness=True),
 }
-#: Orders that go by nearness to the query.
-BY_NEARNESS = frozenset({"nearest-first", "nearest-last"})
+
+
+def goes_by_nearness(order: str | int) -> bool:
+    """Whether an order must know how near demonstrations are to the query; a permutation's number need not."""
+    return isinstance(order, str) and order in ORDERS and ORDERS[order].by_nearness
 
 
 def permute(chosen: Sequence[Record], number: int) -> Demonstrations:
@@ -123,4 +141,4 @@ def order_demonstrations(
     are where the selection went by nearness. Raises SelectionError for an order that does not exist.
     """
     number = check_order(order)
-    return ORDERS[str(order)](tuple(chosen), seed, near) if number is None else permute(chosen, number)
+    return ORDERS[str(order)].arrange(tuple(chosen), seed, near) if number is None else permute(chosen, number)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 from promptkit.data.record import Record
 from promptkit.data.records import hash_order
@@ -173,31 +175,47 @@ def deal_entropy(pool: Pool) -> Strands:
     return deal(pool)
 
 
-SELECTIONS: dict[str, Callable[[Pool], Strands | Ranking]] = {
-    "random": deal_random,
-    "balanced": deal_balanced,
-    "first": deal_first,
-    "pinned": deal_pinned,
-    "bm25": near_bm25,
-    "tfidf": near_tfidf,
-    "dense": near_dense,
-    "mmr": near_mmr,
-    "mmr-dense": near_mmr_dense,
-    "coverage": near_coverage,
-    "longest-coverage": near_longest_coverage,
-    "diverse": deal_diverse,
-    "diverse-dense": deal_diverse_dense,
-    "kmeans": deal_kmeans,
-    "kmeans-dense": deal_kmeans_dense,
-    "vote-k": deal_vote_k,
-    "vote-k-dense": deal_vote_k_dense,
-    "mdl": near_mdl,
-    "entropy": deal_entropy,
-}
+@dataclass(frozen=True)
+class Selection:
+    """A way to choose demonstrations, and all that the rest must know of it.
 
-#: Selections that take something behind a colon.
-WITH_ARGUMENT = ("pinned", "mmr", "mmr-dense", "kmeans", "kmeans-dense", "vote-k", "vote-k-dense", "mdl")
-#: Selections that choose anew for every query.
-BY_QUERY = ("bm25", "tfidf", "dense", "mmr", "mmr-dense", "coverage", "longest-coverage", "mdl")
-#: Selections by words, whose nearness is the BM25 score.
-BY_WORDS = ("bm25", "coverage", "longest-coverage")
+    `rank` deals the pool in strands once per seed, or returns what ranks it for each query where the selection goes
+    `by_query`. `needs` names what it is given beside texts: "vectors" of an encoder, or "probabilities" of a model's
+    answers. `takes_argument` says whether something may stand behind a colon, as in `kmeans:4`. `by_words` says
+    whether nearness to a query is its BM25 score.
+    """
+
+    rank: Callable[[Pool], Strands | Ranking]
+    by_query: bool = False
+    takes_argument: bool = False
+    by_words: bool = False
+    needs: Literal["", "vectors", "probabilities"] = ""
+
+    @property
+    def about(self) -> str:
+        """What it ranks by, in one line."""
+        return (self.rank.__doc__ or "").strip().partition("\n")[0]
+
+
+#: Every selection by its name; a further one is a function above and a line here.
+SELECTIONS: dict[str, Selection] = {
+    "random": Selection(deal_random),
+    "balanced": Selection(deal_balanced),
+    "first": Selection(deal_first),
+    "pinned": Selection(deal_pinned, takes_argument=True),
+    "bm25": Selection(near_bm25, by_query=True, by_words=True),
+    "tfidf": Selection(near_tfidf, by_query=True),
+    "dense": Selection(near_dense, by_query=True, needs="vectors"),
+    "mmr": Selection(near_mmr, by_query=True, takes_argument=True),
+    "mmr-dense": Selection(near_mmr_dense, by_query=True, takes_argument=True, needs="vectors"),
+    "coverage": Selection(near_coverage, by_query=True, by_words=True),
+    "longest-coverage": Selection(near_longest_coverage, by_query=True, by_words=True),
+    "diverse": Selection(deal_diverse),
+    "diverse-dense": Selection(deal_diverse_dense, needs="vectors"),
+    "kmeans": Selection(deal_kmeans, takes_argument=True),
+    "kmeans-dense": Selection(deal_kmeans_dense, takes_argument=True, needs="vectors"),
+    "vote-k": Selection(deal_vote_k, takes_argument=True),
+    "vote-k-dense": Selection(deal_vote_k_dense, takes_argument=True, needs="vectors"),
+    "mdl": Selection(near_mdl, by_query=True, takes_argument=True, needs="probabilities"),
+    "entropy": Selection(deal_entropy, needs="probabilities"),
+}

@@ -24,7 +24,7 @@ from promptkit.demonstrations.corruption import GOLD, VALID, parse_labels, parse
 from promptkit.demonstrations.orders import order_demonstrations, sample_orders
 from promptkit.errors import DataError, PromptkitError, SelectionError, nearest
 from promptkit.experiments.order_axis import Search, Wanted, first_candidates, parse_search
-from promptkit.experiments.plan import METHODS, check_sizes, judge_spec, passes_over, refuse_methods
+from promptkit.experiments.plan import METHODS, check_sizes, passes_over, refuse_methods, validation_spec
 from promptkit.experiments.training_options import TRAINING, Scene, check_effects
 from promptkit.prompts.prompt import check_system
 from promptkit.scoring.condition import Condition
@@ -312,7 +312,7 @@ def _lora_points(settings: StudySettings, splits: Splits, base: Condition) -> It
                 "seed": seed,
                 "rows": hash_records(rows),
                 "validation": hash_records(validation) if validation else None,
-                **judge_spec(base.bound.task, validation),
+                **validation_spec(base.bound.task, validation),
                 "epochs": epochs,
                 **settings.spec(),
             }

@@ -351,7 +351,7 @@ def _training_steps(
                 "seed": seed,
                 "rows": hash_records(rows),
                 "validation": None if by_size else hash_records(validation),
-                **judge_spec(base.bound.task, validation),
+                **validation_spec(base.bound.task, validation),
                 "epochs": epochs,
                 **settings.spec(),
             }
@@ -379,7 +379,7 @@ def _sizes(settings: CompareSettings, splits: Splits) -> list[int]:
     return sizes
 
 
-def judge_spec(task: Task, validation: Sequence[Record]) -> dict[str, str]:
+def validation_spec(task: Task, validation: Sequence[Record]) -> dict[str, str]:
     """Return the metric that chooses an adapter's epoch as a part of its cell's key; nothing where it is accuracy."""
     return {"metric": task.merit} if validation and task.merit != "accuracy" else {}
 

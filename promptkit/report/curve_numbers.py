@@ -14,7 +14,7 @@ Result = Mapping[str, Any]
 def count_curves(result: Result) -> list[Numbers]:
     """Return the tables of a comparison with `--train-sizes`; none of any other run."""
     curves = result.get("curves")
-    return [_count_points(curves), _count_contests(curves)] if curves else []
+    return [_count_points(curves), _count_size_comparisons(curves)] if curves else []
 
 
 def _count_points(curves: Result) -> Numbers:
@@ -43,7 +43,7 @@ def _count_points(curves: Result) -> Numbers:
     return Numbers("curves", "Against labelled rows: accuracy in %, cost with training", columns, tuple(rows))
 
 
-def _count_contests(curves: Result) -> Numbers:
+def _count_size_comparisons(curves: Result) -> Numbers:
     columns = (
         NumberColumn("against", "against"),
         NumberColumn("template", "template"),

@@ -9,7 +9,7 @@ import numpy
 import torch
 from transformers import Cache, DynamicCache
 
-from promptkit.scoring.continuation_scorer import ContinuationScorer, read_sequels
+from promptkit.scoring.continuation_scorer import ContinuationScorer, score_continuations
 from promptkit.scoring.decoding_state import DecodingState
 from promptkit.scoring.forward import Network, branch_cache, find_seen
 from promptkit.scoring.kv_cache import count_column_bytes, gather_rows, move_rows
@@ -157,7 +157,7 @@ class BatchDecoder:
         if len(going_on) <= len(rows) * _GOING_ON:
             finished = [(number, row) for number, row in rows if all(writer.written for writer in row)]
             if self.continuation:
-                read_sequels(
+                score_continuations(
                     self.network, finished, self.places, self.cache, self.usage, self.continuation, self.tokens_per_pass
                 )
             rows = _fill_holes(going_on)

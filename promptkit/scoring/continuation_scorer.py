@@ -44,7 +44,7 @@ class _Branch:
     reads: Sequence[tuple[int, int]]
 
 
-def read_sequels(
+def score_continuations(
     network: Network,
     rows: Sequence[tuple[int, Sequence[DecodingState]]],
     places: numpy.ndarray,

@@ -16,7 +16,7 @@ from promptkit.scoring.sampling import Sampling
 from promptkit.scoring.scoring_request import ScoringRequest, list_ids, list_sequences
 
 
-def run_sheets(
+def run_requests(
     model: Model,
     items: Sequence[ScoringRequest],
     *,

@@ -15,7 +15,7 @@ from promptkit.scoring.calibration import Likelihoods
 from promptkit.scoring.predictions import Prediction, Sample, Table
 from promptkit.scoring.prompt_rows import read_prompts
 from promptkit.scoring.sampling import choose_sampling
-from promptkit.scoring.scoring_request import ScoringRequest, check_window, copy_sheet, open_requests
+from promptkit.scoring.scoring_request import ScoringRequest, check_window, copy_request, open_requests
 from promptkit.scoring.self_consistency import count_votes
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ def score(
     content_free = {_what_is_said(other): other for each in asked for other in (*each.content_free, *each.domain)}
     items = open_requests(model, [*asked, *content_free.values()], chat)
     check_window(model, items)
-    from promptkit.scoring.requests import run_sheets  # loads torch, which importing promptkit must not
+    from promptkit.scoring.requests import run_requests  # loads torch, which importing promptkit must not
 
-    copies = [copy_sheet(item, samples) for item in items]
-    usage, notes = run_sheets(
+    copies = [copy_request(item, samples) for item in items]
+    usage, notes = run_requests(
         model,
         [item for several in copies for item in several],
         chat=chat,

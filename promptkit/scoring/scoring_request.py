@@ -83,7 +83,7 @@ def open_requests(model: Model, prompts: Sequence[Prompt], chat: bool) -> list[S
     return items
 
 
-def copy_sheet(item: ScoringRequest, samples: int) -> list[ScoringRequest]:
+def copy_request(item: ScoringRequest, samples: int) -> list[ScoringRequest]:
     """Return a request per sample of what is to be generated; itself where that is nothing, or one text."""
     if item.request is None or samples == 1:
         return [item]

@@ -198,7 +198,7 @@ class _Search:
             self.scores[row, part] = answers
         self.seen[row, part] = 1
 
-    def believe(self, sweeps: int = 1) -> tuple[Any, Any]:
+    def update_posterior(self, sweeps: int = 1) -> tuple[Any, Any]:
         """Return mean and standard deviation of every condition's mean over all items, given the answers seen."""
         assert self.posterior
         return self.posterior.update(self.seen, self.scores, self.margins, sweeps)
@@ -207,7 +207,7 @@ class _Search:
         """Return the spread and the conditions, best first."""
         import numpy
 
-        means, stds = self.believe(sweeps=30)
+        means, stds = self.update_posterior(sweeps=30)
         drawn = means + stds * self.random.standard_normal((DRAWS, len(means)))
         spreads = drawn.max(axis=1) - drawn.min(axis=1)
         low, high = numpy.quantile(spreads, [(1 - level) / 2, (1 + level) / 2])
@@ -242,7 +242,7 @@ def _sample(search: _Search, batch: int) -> None:
 
     sign = 1
     while not search.is_over:
-        means, stds = search.believe()
+        means, stds = search.update_posterior()
         drawn = sign * (means + stds * search.random.standard_normal(len(means)))
         drawn[search.asked == len(search.items)] = -numpy.inf
         search.ask([int(drawn.argmax())], batch)
@@ -261,7 +261,7 @@ def _halve(search: _Search, batch: int) -> None:
     count = len(search.conditions)
     rounds = _count_rounds(count)
     for done in range(rounds):
-        means, _ = search.believe(sweeps=5)
+        means, _ = search.update_posterior(sweeps=5)
         kept = max(1, math.ceil(count / 2 ** (done + 2)))
         order = numpy.argsort(means, kind="stable")
         rows = sorted({*order[:kept].tolist(), *order[-kept:].tolist()})

@@ -74,7 +74,7 @@ class Validation(TrainerCallback):
         if self.validation is None:
             return
         epoch = len(history.losses)
-        figure, tokens, flops = as_the_first(self._judge)
+        figure, tokens, flops = as_the_first(self._validate)
         history.tokens += tokens
         history.flops += flops
         if figure > max(history.validation, default=-1.0):
@@ -119,7 +119,7 @@ class Validation(TrainerCallback):
         assert self.trainer is not None
         return self.trainer
 
-    def _judge(self) -> tuple[float, int, float]:
+    def _validate(self) -> tuple[float, int, float]:
         """Return the metric on validation, the tokens and the FLOPs that it took."""
         assert self.validation is not None
         self.model.network.eval()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from promptkit.data.tasks import Task, find_tasks, load_task
 from promptkit.demonstrations import SELECTIONS
@@ -22,9 +21,9 @@ def list_names(kind: str | None = None) -> dict[str, dict[str, str]]:
         "tasks": lambda: {name: _described(load_task, name) for name in find_tasks()},
         "templates": lambda: {name: _described(load_template, name) for name in find_templates()},
         "methods": lambda: {name: _METHODS[name] for name in METHODS},
-        "selections": lambda: {name: _first_line(function) for name, function in SELECTIONS.items()},
+        "selections": lambda: {name: each.about for name, each in SELECTIONS.items()},
         "orders": lambda: {
-            **{name: _first_line(function) for name, function in ORDERS.items()},
+            **{name: each.about for name, each in ORDERS.items()},
             "0, 1, …": _PERMUTATION,
         },
         "presets": lambda: {name: _say_preset(name) for name in find_presets()},
@@ -59,7 +58,3 @@ _METHODS = {
     "lora": "an adapter trained on the pairs, prompted zero-shot",
 }
 _PERMUTATION = "One of the k! permutations by its number."
-
-
-def _first_line(function: Callable[..., Any]) -> str:
-    return (function.__doc__ or "").strip().splitlines()[0]
