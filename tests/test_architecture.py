@@ -65,3 +65,21 @@ def test_a_name_stands_for_one_thing() -> None:
             found.setdefault(name, []).append(str(path))
     shared = {name: paths for name, paths in found.items() if len(paths) > 1}
     assert shared.keys() == {"__init__.py", "__main__.py"}
+
+
+#: What there is too much of; these counts may only fall.
+MOST = {"functions over 60 lines": 6, "functions over 6 parameters": 29, "untyped mappings": 392}
+
+
+def test_what_there_is_too_much_of_grows_no_more() -> None:
+    """Long functions, long lists of parameters, and mappings whose keys no type names."""
+    found = dict.fromkeys(MOST, 0)
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        found["untyped mappings"] += len(re.findall(r"(dict|Mapping)\[str, Any\]", text))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                names = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                found["functions over 60 lines"] += (node.end_lineno or 0) - node.lineno >= 60
+                found["functions over 6 parameters"] += len([name for name in names if name not in ("self", "cls")]) > 6
+    assert {name: count for name, count in found.items() if count > MOST[name]} == {}
