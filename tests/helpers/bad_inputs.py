@@ -89,6 +89,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "lint": ("tasks/tickets.toml", "templates/tickets/plain.jinja", "tasks/quiz.toml"),
     "list": ("tasks/tickets.toml", "templates/tickets/plain.jinja", "preset.toml"),
     "report run": ("run/run.json", "run/compare.json", "run/cells/*.json", "run/measures/*.json"),
+    "rerun run --out again": ("run/run.json", "run/sources/tasks/*", "run/sources/templates/*/*", "run/cells/*.json"),
+    "rerun studied --out again": ("studied/run.json", "studied/sources/tasks/*", "tasks/tickets/test.csv"),
     "report studied": ("studied/run.json", "studied/study.json", "studied/predictions.parquet", "studied/cells/*.json"),
 }
 #: Values that options and settings do not expect.
