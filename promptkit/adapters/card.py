@@ -153,10 +153,13 @@ class TrainSettings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _spread_seed(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _spread_seed(cls, values: Any) -> Any:
         """Give `seed` to every source that has none of its own, as cards from before there were sources mean it."""
+        seeds = (values.get("seeds") or {}) if isinstance(values, dict) else None
+        if not isinstance(seeds, dict):
+            return values  # of another kind, which is told by its type
         own = dict.fromkeys(("init", "batch", "order", "dropout"), values.get("seed"))
-        return {**values, "seeds": {**own, **(values.get("seeds") or {})}}
+        return {**values, "seeds": {**own, **seeds}}
 
     @classmethod
     def checked(cls, **settings: Any) -> Self:

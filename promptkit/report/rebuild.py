@@ -51,7 +51,7 @@ def reload_records(source: RunSource, data: Data | None) -> tuple[Task, Splits]:
     if task.hash != settings["task_hash"]:
         raise RunError(f"the task file of {task.name!r} has changed since the run")
     if data is None and not task.data.generator:
-        raise RunError("the run does not say where its records are; give --data")
+        raise RunError("give --data with the run's records; a report reads none from a place that only the run names")
     counts = source.result["records"]
     splits = load_splits(
         task,

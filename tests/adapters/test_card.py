@@ -199,3 +199,17 @@ def test_unreadable_card_is_one_line(content: str | None, message: str, tmp_path
         (tmp_path / "promptkit.json").write_text(content)
     with pytest.raises(TrainError, match=message):
         read_card(tmp_path)
+
+
+@pytest.mark.parametrize(("key", "value"), [("settings", []), ("settings", "x"), ("seeds", [1]), ("seeds", "x")])
+def test_settings_of_another_kind_are_one_line(key: str, value: object, adapter: Adapter, tmp_path: Path) -> None:
+    """Whatever stands where settings or seeds should is told with its place."""
+    path = tmp_path / "promptkit.json"
+    card = json.loads((adapter.path / path.name).read_text())
+    if key == "settings":
+        card["settings"] = value
+    else:
+        card["settings"]["seeds"] = value
+    path.write_text(json.dumps(card))
+    with pytest.raises(TrainError, match=r"promptkit\.json: settings(\.seeds)? is .*: input should be an object"):
+        read_card(path.parent)

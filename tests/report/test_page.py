@@ -190,7 +190,7 @@ def test_a_prompt_of_a_budget_has_its_record_s_label_and_answer(small: Model) ->
 @pytest.mark.parametrize(
     ("change", "data", "reason"),
     [
-        (None, None, "the run does not say where its records are; give --data"),
+        (None, None, "give --data with the run's records; a report reads none from a place that only the run names"),
         ("templates/films/plain.jinja", "data", "the template 'films/plain' has changed since the run"),
         ("tasks/films.toml", "data", "the task file of 'films' has changed since the run"),
         ("data/test.jsonl", "data", "the test records are not those of the run"),
