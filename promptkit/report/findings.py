@@ -18,12 +18,18 @@ def describe_spread(result: Result) -> list[str]:
     prompts = [method for method in several if method["method"] != "lora"]
     trained = [method for method in several if method["method"] == "lora"]
     return [
-        f"{_say_cause(widest, result)} {_name(widest, result)} from {percent(widest['accuracy']['min'])} to "
-        f"{percent(widest['accuracy']['max'])} %, by {percent(_range(widest))} points over "
-        f"{widest['runs']} {runs}."
+        _say_range(widest, runs, result)
         for runs, methods in (("draws", prompts), ("seeds", trained))
         for widest in sorted(methods, key=_range)[-1:]
     ]
+
+
+def _say_range(method: Result, runs: str, result: Result) -> str:
+    low, high, count = (percent(method["accuracy"]["min"]), percent(method["accuracy"]["max"]), method["runs"])
+    if low == high:
+        return f"All {count} {runs} of {_name(method, result)} are right for {high} %."
+    moved = f"from {low} to {high} %, by {percent(_range(method))} points over {count} {runs}"
+    return f"{_say_cause(method, result)} {_name(method, result)} {moved}."
 
 
 def _say_cause(method: Result, result: Result) -> str:

@@ -125,6 +125,16 @@ def test_spread_is_said() -> None:
     assert "seed of the training alone moves lora 4 rows from 58.8 to 65.5 %, by 6.8 points over 3 seeds" in text
 
 
+def test_runs_that_are_all_as_good_are_said_to_be() -> None:
+    """Where no draw moves the accuracy, no cause is named for it."""
+    result = comparison()
+    for method in result["methods"]:
+        method["accuracy"] |= {"min": method["accuracy"]["mean"], "max": method["accuracy"]["mean"]}
+    text = sentence(printed(result))
+    assert "alone move" not in text
+    assert re.search(r"All 10 draws of few-shot\S* k=\d are right for \d+\.\d %\.", text)
+
+
 @pytest.mark.parametrize(
     ("draws", "cause"),
     [
