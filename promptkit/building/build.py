@@ -27,11 +27,12 @@ from promptkit.data.splits import describe_missing, is_cut, iterate_half, leave_
 from promptkit.data.tasks import Task, load_task
 from promptkit.demonstrations import Draw, Embed, Probabilities, Selector
 from promptkit.demonstrations.orders import goes_by_nearness, order_demonstrations
-from promptkit.errors import DataError, PromptkitWarning, TemplateError
+from promptkit.errors import DataError, PromptkitWarning
 from promptkit.prompts.pair import pair_table
 from promptkit.prompts.prompt import Prompt, build_prompt, check_system, prompt_row
 from promptkit.storage.files import rows_to_table
-from promptkit.templating.template import BoundTemplate, Template, is_glob, load_template, match_templates
+from promptkit.templating.binding import bind_one
+from promptkit.templating.template import BoundTemplate, Template, is_glob
 
 if TYPE_CHECKING:
     import datasets
@@ -125,7 +126,7 @@ def iterate_prompts(
 ) -> Iterator[Prompt]:
     """Yield the prompts of a split; the arguments are those of `build_prompts`."""
     check_system(system, chat=chat)
-    task, bound = _bind(task, template, system)
+    task, bound = bind_one(task, template, system)
     show: Callable[[Record, int], tuple[Record, ...]] = no_demonstrations
     if k:
         pool = tuple(_take(task, pool_split, "train", None, seed, data, labelled=True))
@@ -265,22 +266,6 @@ def _plain_tables(task: object, template: Any, settings: Mapping[str, Any]) -> I
     return None
 
 
-def _bind(task: Task | str, template: Template | str, system: str) -> tuple[Task, BoundTemplate]:
-    task = task if isinstance(task, Task) else load_task(task)
-    template = template if isinstance(template, Template) else load_template(_find_one(str(template), task))
-    return task, template.bind(task, system=system)
-
-
-def _find_one(pattern: str, task: Task) -> str:
-    """Return the name of the one template that a name, in the task's family or in full, stands for."""
-    names = match_templates([pattern], task.templates)
-    if len(names) > 1:
-        raise TemplateError(
-            f"{pattern!r} stands for {len(names)} templates, one is needed; name it: {', '.join(names)}"
-        )
-    return names[0]
-
-
 def _take(
     task: Task, split: str | None, usual: str, limit: int | None, seed: int, data: Data | None, *, labelled: bool
 ) -> Iterable[Record]:
@@ -315,7 +300,7 @@ def _pair_tables(
     system: str = "system",
 ) -> Iterator[pyarrow.Table]:
     check_system(system, chat=chat)
-    task, bound = _bind(task, template, system)
+    task, bound = bind_one(task, template, system)
     records = iter(_take(task, split, "train", limit, seed, data, labelled=True))
     while True:
         with _collector_paused():

@@ -27,7 +27,6 @@ from promptkit.experiments.plan import (
     NO_RETRIEVAL,
     SKIP,
     CompareSettings,
-    bind_templates,
     choose_methods,
     keep_fitting,
     list_shots,
@@ -36,6 +35,7 @@ from promptkit.experiments.plan import (
 from promptkit.experiments.run_folder import Made, Run, default_folder
 from promptkit.experiments.training_options import Scene, check_effects, check_seeds_of_runs
 from promptkit.scoring.scoring_rules import show_rows
+from promptkit.templating.binding import bind_templates
 from promptkit.templating.template import BoundTemplate
 
 if TYPE_CHECKING:

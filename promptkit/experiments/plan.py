@@ -31,7 +31,7 @@ from promptkit.prompts.prompt import check_system
 from promptkit.scoring.condition import Condition
 from promptkit.scoring.sampling import Sampling, choose_sampling
 from promptkit.scoring.scoring_rules import NOT_FOR_COT, choose_readings, refuse_readings
-from promptkit.templating.template import BoundTemplate, find_templates, load_template, match_templates
+from promptkit.templating.template import BoundTemplate
 
 if TYPE_CHECKING:
     from promptkit.models import Model
@@ -141,28 +141,6 @@ class CompareSettings(TrainingOptions):
     def sampling(self) -> Sampling | None:
         """How the texts of a prompt are drawn where something is written; None for one, the most likely."""
         return choose_sampling(self.samples, self.temperature, self.top_p, self.seed)
-
-
-def bind_templates(task: Task, patterns: Sequence[str] = (), *, system: str = "system") -> list[BoundTemplate]:
-    """Return the templates that match, or the family's `plain` and `cot`, checked against the task.
-
-    `system` is that of `Template.bind`.
-
-    Raises TemplateError for a pattern that matches nothing and a template that does not fit the task.
-    """
-    names = match_templates(patterns, task.templates) if patterns else []
-    bounds = [load_template(name).bind(task, system=system) for name in names]
-    known = find_templates()
-    for default, is_cot in (("plain", False), ("cot", True)):
-        name = f"{task.templates}/{default}"
-        if name in known and not any(bound.template.is_cot == is_cot for bound in bounds):
-            bounds.append(load_template(name).bind(task, system=system))
-    if not bounds:
-        raise TemplateError(
-            f"task {task.name!r} wants the template family {task.templates!r}, which has no `plain` template; "
-            "name one with --template"
-        )
-    return bounds
 
 
 def make_draws(settings: CompareSettings, selection: str, k: int) -> list[Draw]:

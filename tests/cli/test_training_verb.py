@@ -15,10 +15,10 @@ from promptkit.adapters.card import read_card
 from promptkit.cli.main import cli
 from promptkit.cli.verbs import training
 from promptkit.cli.verbs.scoring import score_task
-from promptkit.cli.verbs.templates import bind_matching
 from promptkit.cli.verbs.training import train_source
 from promptkit.data.tasks import load_task
 from promptkit.errors import PromptkitWarning, TrainError
+from promptkit.templating.binding import bind_matching
 from promptkit.training import precision, train
 from promptkit.training import trackers as reporting
 from promptkit.training.batches import encode_pairs, read_pairs

@@ -12,7 +12,6 @@ from promptkit.building.build import iterate_prompts
 from promptkit.building.manifest import Manifest, RowTally, make_manifest, write_set
 from promptkit.building.manifest_file import is_manifest, read_contents
 from promptkit.building.mixture import parse_weight
-from promptkit.cli.verbs.templates import bind_matching
 from promptkit.data.local import Data
 from promptkit.data.records import count_records
 from promptkit.data.splits import is_cut
@@ -21,6 +20,7 @@ from promptkit.errors import DataError
 from promptkit.experiments.evaluate import Progress
 from promptkit.experiments.executor import Track
 from promptkit.prompts.prompt import prompt_row
+from promptkit.templating.binding import bind_matching
 
 Rows = Iterator[dict[str, Any]]
 Written = TypeVar("Written")

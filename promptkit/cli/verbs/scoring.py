@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from promptkit.cli.verbs.templates import bind_matching
 from promptkit.data.tasks import load_task
 from promptkit.experiments.compare import compare
 from promptkit.experiments.plan import METHODS
+from promptkit.templating.binding import bind_matching
 
 
 def score_task(task: str, *, shots: Sequence[int], templates: Sequence[str], **settings: Any) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from promptkit.building.build import (
     no_demonstrations,
     warn_missing,
 )
-from promptkit.cli.verbs.templates import bind_matching
 from promptkit.data.local import Data
 from promptkit.data.records import is_one_file, load_records
 from promptkit.data.splits import leave_out_tested
@@ -19,6 +18,7 @@ from promptkit.data.tasks import load_task
 from promptkit.demonstrations import Draw
 from promptkit.prompts.prompt import build_prompt, check_system, render_answer, render_pieces, trim_answer
 from promptkit.report.prompt_view import View
+from promptkit.templating.binding import bind_matching
 from promptkit.templating.template import BoundTemplate
 
 _UNFINISHED = "\ufffd"  # what tokenizers make of a character whose bytes are not all there

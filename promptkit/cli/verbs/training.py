@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptkit.cli.verbs.templates import bind_matching
 from promptkit.data.local import Data
 from promptkit.data.records import hash_order
 from promptkit.data.splits import hash_one_file, load_training, note_unlearned
@@ -20,6 +19,7 @@ from promptkit.export.formats import read_pair_rows
 from promptkit.prompts.prompt import build_prompt, check_system, place_system
 from promptkit.storage.files import check_free
 from promptkit.storage.row_folders import holds_rows
+from promptkit.templating.binding import bind_matching
 from promptkit.templating.template import BoundTemplate
 
 if TYPE_CHECKING:
