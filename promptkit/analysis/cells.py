@@ -43,7 +43,7 @@ VARIED = ("draw", "order", "seed")
 class StudyCell:
     """A finished cell of a study and its place on the axes."""
 
-    point: GridCell
+    point: PlannedCell
     cell: FinishedCell
 
     @cached_property
@@ -57,7 +57,7 @@ class StudyCell:
         return fmean(self.right)
 
 
-def list_axes(points: Iterable[GridCell]) -> dict[str, tuple[str, ...]]:
+def list_axes(points: Iterable[PlannedCell]) -> dict[str, tuple[str, ...]]:
     """Return the values that every axis takes in these cells, in the order of the cells."""
     found: dict[str, dict[str, None]] = {}
     for point in points:
@@ -66,12 +66,12 @@ def list_axes(points: Iterable[GridCell]) -> dict[str, tuple[str, ...]]:
     return {axis: tuple(found[axis]) for axis in AXES if axis in found}
 
 
-def fixed_factors(point: GridCell) -> dict[str, str]:
+def fixed_factors(point: PlannedCell) -> dict[str, str]:
     """Return a cell's place on the axes that make its condition: all but the draw, its order and the seed."""
     return {axis: value for axis, value in point.factors.items() if axis not in VARIED}
 
 
-def condition_of(point: GridCell) -> tuple[tuple[str, str], ...]:
+def condition_of(point: PlannedCell) -> tuple[tuple[str, str], ...]:
     """Return the same, to look a condition up by."""
     return tuple(fixed_factors(point).items())
 
@@ -95,7 +95,7 @@ def find_dropped(done: Sequence[StudyCell]) -> set[tuple[tuple[str, str], ...]]:
     return {condition_of(each.point) for each in done if each.cell.result["dropped"]}
 
 
-def write_predictions(cells: Iterable[tuple[GridCell, Sequence[Mapping[str, Any]]]], path: Path) -> None:
+def write_predictions(cells: Iterable[tuple[PlannedCell, Sequence[Mapping[str, Any]]]], path: Path) -> None:
     """Write every prediction of every cell as a row of a Parquet file, in place of one that is there.
 
     Columns: the axes, `cell` (its key), `id`, `label`, `predicted` (as text), `right`, `logprobs` (nats per choice).
@@ -110,7 +110,7 @@ def write_predictions(cells: Iterable[tuple[GridCell, Sequence[Mapping[str, Any]
         pyarrow.parquet.write_table(table, file)
 
 
-def _prediction_rows(cells: Iterable[tuple[GridCell, Sequence[Mapping[str, Any]]]]) -> Iterator[Mapping[str, Any]]:
+def _prediction_rows(cells: Iterable[tuple[PlannedCell, Sequence[Mapping[str, Any]]]]) -> Iterator[Mapping[str, Any]]:
     for point, predictions in cells:
         axes = {axis: point.factors.get(axis) for axis in AXES}
         key = cell_key(point.spec)
@@ -133,7 +133,9 @@ class PlannedCell:
 
     `whole` marks the largest training set, which the other methods are compared with. `pool_rows` is the number of
     records that demonstrations are retrieved from, None where it is the whole pool. `adapter_of` is the spec of the
-    step whose adapter this one is scored with, on other records; None for its own.
+    step whose adapter this one is scored with, on other records; None for its own. In a study, `factors` is its place
+    on every axis, `picked` names the order searches that picked its order, and `asked` says whether that was also asked
+    for by itself.
     """
 
     condition: Condition
@@ -146,6 +148,9 @@ class PlannedCell:
     weight: int = 1
     pool_rows: int | None = None
     adapter_of: Mapping[str, Any] | None = None
+    factors: Mapping[str, str] = field(default_factory=dict)
+    picked: tuple[str, ...] = ()
+    asked: bool = True
 
     @property
     def name(self) -> str:
@@ -160,23 +165,11 @@ class PlannedCell:
         """The spec that the step's adapter is kept under."""
         return self.adapter_of or self.spec
 
-    def pool(self, splits: Splits) -> tuple[Record, ...]:
-        """Return the records that demonstrations are chosen from."""
-        return splits.pool[: self.pool_rows]
-
-
-@dataclass(frozen=True)
-class GridCell(PlannedCell):
-    """A cell of a study: a step and its place on every axis.
-
-    `picked` names the order searches that picked its order, and `asked` whether it was also asked for by itself.
-    """
-
-    factors: Mapping[str, str] = field(default_factory=dict)
-    picked: tuple[str, ...] = ()
-    asked: bool = True
-
     @property
     def group(self) -> tuple[tuple[str, str], ...]:
         """What cells have in common whose prompts are run together: all but the sequence of the same choice."""
         return tuple((axis, value) for axis, value in self.factors.items() if axis != "order")
+
+    def pool(self, splits: Splits) -> tuple[Record, ...]:
+        """Return the records that demonstrations are chosen from."""
+        return splits.pool[: self.pool_rows]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
-from promptkit.analysis.cells import GridCell, StudyCell, condition_of, find_dropped, fixed_factors, group_methods
+from promptkit.analysis.cells import PlannedCell, StudyCell, condition_of, find_dropped, fixed_factors, group_methods
 from promptkit.analysis.forms import FIGURES, ORDER_SEARCH, SCORE, SEARCHED, Form
 from promptkit.stats import bootstrap_interval, summarize
 from promptkit.stats.metrics import correctness, macro_f1
@@ -76,7 +76,7 @@ def _mark_dropped(done: Sequence[StudyCell]) -> list[StudyCell]:
     return [replace(each, point=_mark(each.point)) if condition_of(each.point) in short else each for each in done]
 
 
-def _mark(point: GridCell) -> GridCell:
+def _mark(point: PlannedCell) -> PlannedCell:
     return replace(point, factors={**point.factors, "k": f"{point.factors['k']} (fewer shown)"})
 
 

@@ -14,7 +14,7 @@ from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, Any
 
 from promptkit.analysis.cell_figures import right_answers
-from promptkit.analysis.cells import GridCell, fixed_factors, list_axes
+from promptkit.analysis.cells import PlannedCell, fixed_factors, list_axes
 from promptkit.analysis.sentences import say_place
 from promptkit.analysis.study_result import describe_levels
 from promptkit.costs.flops import Cost, mean_cost
@@ -60,7 +60,7 @@ class BudgetedEvaluator:
     def __init__(self, splits: Splits, settings: StudySettings, run: Run, scorer: Scorer, progress: Progress) -> None:
         self._splits, self._settings, self._run, self._scorer = splits, settings, run, scorer
         self._progress = progress
-        self._cells: dict[str, tuple[Model, GridCell]] = {}
+        self._cells: dict[str, tuple[Model, PlannedCell]] = {}
         self._known: dict[str, dict[int, Mapping[str, Any]]] = {}
         self._costs: dict[str, list[Cost]] = {}
         self._asked: dict[str, set[int]] = {}
@@ -69,7 +69,7 @@ class BudgetedEvaluator:
         self.calls, self.seconds = 0, 0.0
         self.total = 1
 
-    def add(self, model: Model, point: GridCell) -> str:
+    def add(self, model: Model, point: PlannedCell) -> str:
         """Take up a cell and return its name; a cell that the run folder holds whole is known already."""
         name = cell_key(point.spec)
         self._cells[name], self._known[name] = (model, point), {}
@@ -148,7 +148,7 @@ class BudgetedEvaluator:
         return sum(self._costs[name], Cost())
 
 
-def _refuse_dropped(point: GridCell, result: Mapping[str, Any]) -> None:
+def _refuse_dropped(point: PlannedCell, result: Mapping[str, Any]) -> None:
     """Raise StudyError for a cell that lost demonstrations: a budget compares every cell with every other."""
     if result["dropped"]:
         raise StudyError(
@@ -175,7 +175,7 @@ class Spent:
     budget: Budget
     spread: BudgetedSpread
     seconds: float
-    points: tuple[GridCell, ...]
+    points: tuple[PlannedCell, ...]
     estimates: tuple[Estimate, ...]
     rows: tuple[Sequence[Mapping[str, Any]], ...]
     costs: tuple[Cost, ...]
@@ -184,7 +184,7 @@ class Spent:
 def spend(
     budget: Budget,
     evaluator: BudgetedEvaluator,
-    grid: Sequence[tuple[Model, GridCell]],
+    grid: Sequence[tuple[Model, PlannedCell]],
     splits: Splits,
     settings: StudySettings,
 ) -> Spent:
@@ -256,7 +256,7 @@ def describe_spent(spent: Spent) -> dict[str, Any]:
     }
 
 
-def _cell(point: GridCell, estimate: Estimate, rows: Sequence[Mapping[str, Any]], cost: Cost) -> dict[str, Any]:
+def _cell(point: PlannedCell, estimate: Estimate, rows: Sequence[Mapping[str, Any]], cost: Cost) -> dict[str, Any]:
     condition = point.condition
     reach = NormalDist().inv_cdf((1 + _LEVEL) / 2) * estimate.std
     return {

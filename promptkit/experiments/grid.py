@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from promptkit.adapters.card import TrainingOptions
-from promptkit.analysis.cells import GridCell
+from promptkit.analysis.cells import PlannedCell
 from promptkit.analysis.forms import Form
 from promptkit.building.build import default_selection
 from promptkit.data.library import find_names
@@ -263,7 +263,7 @@ def _with_words(bound: BoundTemplate, words: str) -> BoundTemplate:
 
 def plan_grid(
     task: Task, settings: StudySettings, splits: Splits, model: Model, search: Search = first_candidates
-) -> Iterator[GridCell]:
+) -> Iterator[PlannedCell]:
     """Yield every cell of the study for one model, those whose prompts are run together side by side.
 
     `search` finds orders where some are to be searched for. Raises SelectionError and TemplateError for what does not
@@ -289,16 +289,18 @@ def plan_grid(
                 yield replace(point, spec={**common, **point.spec, **words}, factors={**place, **point.factors})
 
 
-def _points(task: Task, settings: StudySettings, splits: Splits, base: Condition, search: Search) -> Iterator[GridCell]:
+def _points(
+    task: Task, settings: StudySettings, splits: Splits, base: Condition, search: Search
+) -> Iterator[PlannedCell]:
     if base.method.startswith("zero-shot"):
-        yield GridCell(base, spec=base.spec(), factors={"k": "0"})
+        yield PlannedCell(base, spec=base.spec(), factors={"k": "0"})
     elif base.method == "lora":
         yield from _lora_points(settings, splits, base)
     else:
         yield from _few_shot_points(task, settings, splits, base, search)
 
 
-def _lora_points(settings: StudySettings, splits: Splits, base: Condition) -> Iterator[GridCell]:
+def _lora_points(settings: StudySettings, splits: Splits, base: Condition) -> Iterator[PlannedCell]:
     sizes = sorted(settings.train_sizes) or [len(splits.pool)]
     if sizes[-1] > len(splits.pool):
         raise DataError(f"a training size is {sizes[-1]}, but only {len(splits.pool)} training records are there")
@@ -317,12 +319,12 @@ def _lora_points(settings: StudySettings, splits: Splits, base: Condition) -> It
                 **settings.spec(),
             }
             place = {"k": "0", "train-size": str(size), "seed": str(seed)}
-            yield GridCell(base, rows, validation, size == sizes[-1], seed, epochs, spec, factors=place)
+            yield PlannedCell(base, rows, validation, size == sizes[-1], seed, epochs, spec, factors=place)
 
 
 def _few_shot_points(
     task: Task, settings: StudySettings, splits: Splits, base: Condition, search: Search
-) -> Iterator[GridCell]:
+) -> Iterator[PlannedCell]:
     pool = {"pool": hash_records(splits.pool)}
     rationales = settings.rationales if base.bound.template.is_cot else (VALID,)
     shown = [replace(base, demo_labels=own, rationale=why) for own in settings.demo_labels for why in rationales]
@@ -345,7 +347,7 @@ def _few_shot_points(
 
 def _ordered_points(
     settings: StudySettings, drawn: Condition, chosen: tuple[Record, ...], search: Search
-) -> Iterator[GridCell]:
+) -> Iterator[PlannedCell]:
     """Yield a draw in every order asked for, then in those that searches pick beside them."""
     assert drawn.draw
     wanted = [each for each in map(parse_search, settings.orders) if each]
@@ -354,7 +356,7 @@ def _ordered_points(
     for order in dict.fromkeys([*asked, *(order for orders in found.values() for order in orders)]):
         condition = replace(drawn, draw=replace(drawn.draw, order=order))
         picked = tuple(str(each) for each, orders in found.items() if order in orders)
-        yield GridCell(
+        yield PlannedCell(
             condition, spec=condition.spec(), factors={"order": str(order)}, picked=picked, asked=order in asked
         )
 

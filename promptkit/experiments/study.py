@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptkit.adapters.card import Asked, warn_of_other_form
-from promptkit.analysis.cells import GridCell, StudyCell, write_predictions
+from promptkit.analysis.cells import PlannedCell, StudyCell, write_predictions
 from promptkit.analysis.comparison_result import name_majority
 from promptkit.analysis.sentences import describe_cautions
 from promptkit.analysis.study_result import describe_study, summarize_study
@@ -156,7 +156,9 @@ class Study:
         """Return a model of the study, by its name or as it is given."""
         return load(model, self.settings.dtype, self.device, self.trust_remote_code)
 
-    def points(self, model: Model, search: Search = first_candidates) -> tuple[list[GridCell], list[list[GridCell]]]:
+    def points(
+        self, model: Model, search: Search = first_candidates
+    ) -> tuple[list[PlannedCell], list[list[PlannedCell]]]:
         """Return the cells for this model, and the same in bundles that are scored together.
 
         Without a `search` the orders that one would pick are taken by their numbers: as many, not the same.
@@ -172,7 +174,7 @@ class Study:
             )
         return points, _bundle_up(points)
 
-    def plan(self, model: Model, settings: StudySettings, search: Search) -> list[GridCell]:
+    def plan(self, model: Model, settings: StudySettings, search: Search) -> list[PlannedCell]:
         """Return the cells for this model, as those of whoever scores them."""
         marked = map(self.identity.mark, plan_grid(self.task, settings, self.splits, model, search))
         name = self.rename(model).name
@@ -182,13 +184,15 @@ class Study:
         """Return the model under the name that results give it."""
         return replace(model, name=self.identity.name(model.name, among=len(self.models)))
 
-    def move_all(self, points: Sequence[GridCell]) -> Iterator[tuple[Splits, list[GridCell], list[list[GridCell]]]]:
+    def move_all(
+        self, points: Sequence[PlannedCell]
+    ) -> Iterator[tuple[Splits, list[PlannedCell], list[list[PlannedCell]]]]:
         """Yield every further test with these cells on its records, and the same in bundles."""
         for test, splits in self.elsewhere.items():
             moved = [self.move(point, test, splits) for point in points]
             yield splits, moved, _bundle_up(moved)
 
-    def move(self, point: GridCell, test: str, splits: Splits) -> GridCell:
+    def move(self, point: PlannedCell, test: str, splits: Splits) -> PlannedCell:
         """Return the cell on the records of another test, scored with the adapter it has on its own."""
         return replace(
             point,
@@ -214,7 +218,7 @@ class Study:
     def spend(self, budget: Budget, scorer: Scorer, track: Track) -> dict[str, Any]:
         """Return the study as far as a budget tells; calibrations, which need all records of a cell, are left out."""
         plain = replace(self.settings, calibrate=())
-        grid: list[tuple[Model, GridCell]] = []
+        grid: list[tuple[Model, PlannedCell]] = []
         for name in self.models:
             model = self.load(name)
             search = OrderSearch(model, self.splits, self.run, track)
@@ -236,7 +240,7 @@ class Study:
         return self.write(result, zip(spent.points, spent.rows, strict=True))
 
     def write(
-        self, result: Mapping[str, Any], cells: Iterable[tuple[GridCell, Sequence[Mapping[str, Any]]]]
+        self, result: Mapping[str, Any], cells: Iterable[tuple[PlannedCell, Sequence[Mapping[str, Any]]]]
     ) -> dict[str, Any]:
         """Write the result and every prediction into the run folder, and return the result with the folder's path."""
         whole = {**result, "run": str(self.run.folder)}
@@ -280,7 +284,7 @@ class Study:
         }
 
     def fill(
-        self, model: Model | str, work: Work, bundles: Sequence[Sequence[GridCell]], workers: int, progress: Progress
+        self, model: Model | str, work: Work, bundles: Sequence[Sequence[PlannedCell]], workers: int, progress: Progress
     ) -> None:
         """Compute what is missing in so many processes; raises what the first of them raises."""
         from concurrent.futures import wait
@@ -347,16 +351,16 @@ def fill_part(
         pass
 
 
-def _kinds(bundles: Iterable[Sequence[GridCell]]) -> list[list[Sequence[GridCell]]]:
+def _kinds(bundles: Iterable[Sequence[PlannedCell]]) -> list[list[Sequence[PlannedCell]]]:
     """Return the bundles that take about as long as each other together."""
-    kinds: dict[Any, list[Sequence[GridCell]]] = {}
+    kinds: dict[Any, list[Sequence[PlannedCell]]] = {}
     for bundle in bundles:
         condition = bundle[0].condition
         kinds.setdefault((condition.method, condition.bound.template.name, condition.k), []).append(bundle)
     return list(kinds.values())
 
 
-def _time_bundle(model: Model, splits: Splits, bundle: Sequence[GridCell]) -> tuple[float, float]:
+def _time_bundle(model: Model, splits: Splits, bundle: Sequence[PlannedCell]) -> tuple[float, float]:
     """Return about how many tokens and seconds a bundle takes, from a few of its records."""
     queries = splits.test
 
@@ -428,12 +432,12 @@ def _describe_asked(task: Task, settings: StudySettings) -> Asked:
     return Asked.of(task, bounds, shots, chat=settings.chat, system=settings.system)
 
 
-def _bundle_up(points: Sequence[GridCell]) -> list[list[GridCell]]:
+def _bundle_up(points: Sequence[PlannedCell]) -> list[list[PlannedCell]]:
     """Return cells in bundles that are scored together."""
     return [list(bundle) for _, bundle in groupby(points, key=_bundle)]
 
 
-def _bundle(point: GridCell) -> Any:
+def _bundle(point: PlannedCell) -> Any:
     """Return what neighbours have in common whose prompts are scored together; nothing where texts are written."""
     writes = point.condition.bound.template.is_cot or point.condition.bound.task.is_free_text
     return tuple(point.factors.items()) if writes or point.rows else point.group
