@@ -3,77 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from promptkit.analysis.cell_figures import LOW_MASS, LOW_MASS_MEANS, measure_mass, right_answers, summarize_cell
+from promptkit.analysis.cells import FinishedCell
 from promptkit.analysis.sentences import describe_cautions
-from promptkit.costs.flops import Cost, PromptFlops, Shape, break_even, mean_cost, prompt_flops, shape_of
-from promptkit.data.record import Record
+from promptkit.costs.flops import PromptFlops, Shape, break_even, mean_cost, prompt_flops, shape_of
 from promptkit.data.splits import Splits
 from promptkit.data.tasks import Task
-from promptkit.scoring.condition import Condition
-from promptkit.scoring.scoring_rules import NOT_FOR_COT, Readings, measure_cell, measure_method, read_predictions
+from promptkit.scoring.scoring_rules import NOT_FOR_COT, measure_cell, measure_method
 from promptkit.scoring.self_consistency import mean_votes
 from promptkit.stats import bootstrap_interval, macro_f1_interval, mcnemar, paired_interval
 from promptkit.stats import summarize as summarize_runs
 from promptkit.stats.majority import describe_majority, find_majority
-from promptkit.stats.metrics import Answer
 
 if TYPE_CHECKING:
     from promptkit.models import Model
-
-
-@dataclass(frozen=True)
-class FinishedCell:
-    """One computed cell: what it was, its stored result, its cost; for LoRA the training's too.
-
-    `whole` tells an adapter trained on the whole pool from one trained on as many rows as a prompt shows; `rows` are
-    what it was trained on. `pool_rows` is the number of records that demonstrations were retrieved from, None where
-    that was the whole pool.
-    """
-
-    condition: Condition
-    result: Mapping[str, Any]
-    cost: Cost
-    seed: int | None = None
-    train_rows: int | None = None
-    whole: bool = False
-    trained: Mapping[str, Any] | None = None
-    train_cost: Cost | None = None
-    rows: tuple[Record, ...] = ()
-    pool_rows: int | None = None
-
-    @property
-    def group(self) -> tuple[str, str, int, int, bool, int]:
-        """What runs of one method have in common."""
-        template = self.condition.bound.template.name
-        rows = self.train_rows or 0
-        return self.condition.method, template, self.condition.k, rows, self.whole, self.pool_rows or 0
-
-    @property
-    def sampled(self) -> tuple[str, int | None]:
-        """What is drawn anew when runs are resampled: a choice of demonstrations with all its orders, or a seed."""
-        draw = self.condition.draw
-        return (draw.selection, draw.seed) if draw else ("", self.seed)
-
-    @cached_property
-    def readings(self) -> Readings:
-        """What is predicted under every score and calibration that was asked for."""
-        return read_predictions(self.result)
-
-    @property
-    def shown(self) -> float:
-        """The mean number of demonstrations in its prompts: k, less those dropped from prompts that were too long."""
-        return self.condition.k - float(self.result["dropped"]) / len(self.result["predictions"])
-
-    @property
-    def labels(self) -> list[Answer]:
-        """The right answers, in the order of the predictions."""
-        return [row["label"] for row in self.result["predictions"]]
 
 
 def group_runs(finished: Sequence[FinishedCell]) -> list[list[FinishedCell]]:

@@ -7,7 +7,7 @@ from itertools import combinations
 from statistics import fmean, median
 from typing import Any
 
-from promptkit.analysis.cells import StudyCell, fixed_factors, group_methods
+from promptkit.analysis.cells import FinishedCell, fixed_factors, group_methods
 from promptkit.errors import StudyError
 from promptkit.stats.agreement import correlate_ranks, measure_reversal
 from promptkit.stats.metrics import correctness
@@ -19,7 +19,7 @@ LEAST_CONDITIONS = 5
 _NO_GAP = 1e-9
 
 
-def compare_best(done: Sequence[StudyCell]) -> dict[str, Any] | None:
+def compare_best(done: Sequence[FinishedCell]) -> dict[str, Any] | None:
     """Return the best condition tested against every other one on the same items; None where there is no other.
 
     Of a single condition its cells are compared. `best` and the rows' `factors` name them, in the order of the cells;
@@ -61,31 +61,31 @@ def compare_best(done: Sequence[StudyCell]) -> dict[str, Any] | None:
     }
 
 
-def _name(unit: Sequence[StudyCell], of: str) -> dict[str, str]:
-    return fixed_factors(unit[0].point) if of == "conditions" else dict(unit[0].point.factors)
+def _name(unit: Sequence[FinishedCell], of: str) -> dict[str, str]:
+    return fixed_factors(unit[0].planned) if of == "conditions" else dict(unit[0].planned.factors)
 
 
-def correlate_models(done: Sequence[StudyCell]) -> list[dict[str, Any]]:
+def correlate_models(done: Sequence[FinishedCell]) -> list[dict[str, Any]]:
     """Return, for every two models, how alike they rank what both were asked, and how often one overtakes the other."""
     return _correlate({name: _answers_of_model(done, name) for name in _models(done)}, "model")
 
 
-def correlate_scores(done: Sequence[StudyCell]) -> list[dict[str, Any]]:
+def correlate_scores(done: Sequence[FinishedCell]) -> list[dict[str, Any]]:
     """Return the same for every two scores or calibrations of the same cells."""
-    names = dict.fromkeys(name for each in done for name in each.cell.readings)
+    names = dict.fromkeys(name for each in done for name in each.readings)
     return _correlate({name: _answers_by_score(done, name) for name in names}, "score")
 
 
-def _models(done: Sequence[StudyCell]) -> list[str]:
-    return list(dict.fromkeys(each.point.factors["model"] for each in done))
+def _models(done: Sequence[FinishedCell]) -> list[str]:
+    return list(dict.fromkeys(each.planned.factors["model"] for each in done))
 
 
 Answers = Mapping[tuple[tuple[str, str], ...], Sequence[float]]
 
 
-def _answers_of_model(done: Sequence[StudyCell], model: str) -> Answers:
+def _answers_of_model(done: Sequence[FinishedCell], model: str) -> Answers:
     """Return the answers of one model by condition or, of few conditions, by cell; less the model's own name."""
-    own = [each for each in done if each.point.factors["model"] == model]
+    own = [each for each in done if each.planned.factors["model"] == model]
     groups = group_methods(own)
     units = groups if len(groups) >= LEAST_CONDITIONS else [[each] for each in own]
     of = "conditions" if units is groups else "cells"
@@ -97,9 +97,9 @@ def _answers_of_model(done: Sequence[StudyCell], model: str) -> Answers:
     }
 
 
-def _answers_by_score(done: Sequence[StudyCell], name: str) -> Answers:
-    read = [each for each in done if name in each.cell.readings]
-    return {tuple(each.point.factors.items()): correctness(each.cell.readings[name], each.cell.labels) for each in read}
+def _answers_by_score(done: Sequence[FinishedCell], name: str) -> Answers:
+    read = [each for each in done if name in each.readings]
+    return {tuple(each.planned.factors.items()): correctness(each.readings[name], each.labels) for each in read}
 
 
 def _correlate(answers: Mapping[str, Answers], kind: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from promptkit.analysis.cell_figures import right_answers
-from promptkit.analysis.comparison_result import FinishedCell
+from promptkit.analysis.cells import FinishedCell
 from promptkit.stats import RESAMPLES, adjust_p_values, paired_interval, paired_p_value
 from promptkit.stats.intervals import draw_runs, percentiles
 

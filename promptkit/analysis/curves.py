@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from promptkit.analysis.comparison_result import FinishedCell, name_condition
+from promptkit.analysis.cells import FinishedCell
+from promptkit.analysis.comparison_result import name_condition
 from promptkit.analysis.crossing import SizeComparison, compare_sizes
 from promptkit.data.record import EMPTY_QUERY, hash_records
 from promptkit.data.splits import Splits

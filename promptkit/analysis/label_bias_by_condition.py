@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from promptkit.analysis.cells import StudyCell
+from promptkit.analysis.cells import FinishedCell
 from promptkit.building.build import Demonstrations
 from promptkit.data.record import Record
 from promptkit.data.splits import Splits
@@ -14,13 +14,13 @@ from promptkit.stats.label_bias import measure_repeats, share_labels
 from promptkit.stats.metrics import Answer
 
 
-def describe_labels(group: Sequence[StudyCell]) -> list[dict[str, Any]]:
+def describe_labels(group: Sequence[FinishedCell]) -> list[dict[str, Any]]:
     """Return how often each label was answered over the cells of one condition, beside how often it is right.
 
     A label is its index; None is an answer that could not be read.
     """
-    predicted = [[row["predicted"] for row in each.cell.result["predictions"]] for each in group]
-    shares = share_labels(predicted, group[0].cell.labels, groups=[each.cell.sampled for each in group])
+    predicted = [[row["predicted"] for row in each.result["predictions"]] for each in group]
+    shares = share_labels(predicted, group[0].labels, groups=[each.sampled for each in group])
     return [
         {"label": share.label, "predicted": share.predicted, "ci95": share.interval.as_list(), "true": share.true}
         for share in shares
@@ -34,7 +34,7 @@ class ShownLabels:
         self._splits = splits
         self._draws: dict[tuple[Any, ...], Demonstrations] = {}
 
-    def repeats(self, group: Sequence[StudyCell]) -> list[dict[str, Any]]:
+    def repeats(self, group: Sequence[FinishedCell]) -> list[dict[str, Any]]:
         """Return how often answers repeat the label of a demonstration: of any (None), the last (1), the one before …
 
         Draws and records are told apart, so that intervals are for other choices and other records. Nothing for cells
@@ -48,10 +48,10 @@ class ShownLabels:
         draws: list[str] = []
         items: list[int] = []
         for each in group:
-            rows = each.cell.result["predictions"]
+            rows = each.result["predictions"]
             predicted += [row["predicted"] for row in rows]
             shown += self._labels(each)
-            draws += [each.point.factors["draw"]] * len(rows)
+            draws += [each.planned.factors["draw"]] * len(rows)
             items += range(len(rows))
         return [
             {
@@ -65,9 +65,9 @@ class ShownLabels:
             for repeat in measure_repeats(predicted, shown, groups=draws, items=items)
         ]
 
-    def _labels(self, each: StudyCell) -> list[Sequence[Answer]]:
+    def _labels(self, each: FinishedCell) -> list[Sequence[Answer]]:
         """Return, per query, the labels of its demonstrations in the order in which they stand there."""
-        condition = each.cell.condition
+        condition = each.condition
         assert condition.draw
         own, found = self._demonstrations(condition.draw), []
         seen: dict[tuple[str, ...], Sequence[Answer]] = {}
@@ -86,12 +86,12 @@ class ShownLabels:
         return self._draws[key]
 
 
-def _is_known(each: StudyCell) -> bool:
-    condition = each.cell.condition
+def _is_known(each: FinishedCell) -> bool:
+    condition = each.condition
     return bool(
         condition.draw
         and condition.bound.task.labels
-        and not each.cell.result["dropped"]
+        and not each.result["dropped"]
         and condition.demo_labels != "words"
         and not asks_for_vectors(condition.draw.selection)
         and not asks_for_probabilities(condition.draw.selection)

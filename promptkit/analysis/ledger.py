@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from promptkit.analysis.comparison_result import FinishedCell, name_condition, prompted, say_condition, trained_on_pool
+from promptkit.analysis.cells import FinishedCell
+from promptkit.analysis.comparison_result import name_condition, prompted, say_condition, trained_on_pool
 from promptkit.costs.flops import PromptFlops, Shape, break_even, prompt_flops, shape_of
 from promptkit.costs.prices import Prices
 from promptkit.data.record import Record, hash_records

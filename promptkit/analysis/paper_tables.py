@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
-from promptkit.analysis.cells import PlannedCell, StudyCell, condition_of, find_dropped, fixed_factors, group_methods
+from promptkit.analysis.cells import FinishedCell, PlannedCell, condition_of, find_dropped, fixed_factors, group_methods
 from promptkit.analysis.forms import FIGURES, ORDER_SEARCH, SCORE, SEARCHED, Form
 from promptkit.stats import bootstrap_interval, summarize
 from promptkit.stats.metrics import correctness, macro_f1
@@ -38,7 +38,7 @@ _VALUES: dict[str, Callable[[Sequence[float]], Any]] = {
 }
 
 
-def fill_forms(forms: Sequence[Form], done: Sequence[StudyCell]) -> list[dict[str, Any]]:
+def fill_forms(forms: Sequence[Form], done: Sequence[FinishedCell]) -> list[dict[str, Any]]:
     """Return every form that these cells can fill, and one on searched orders where no form shows them.
 
     A table is `title`, `header`, `kinds` (of the values of each column: text, percent, plus-minus, count) and `rows`;
@@ -46,14 +46,14 @@ def fill_forms(forms: Sequence[Form], done: Sequence[StudyCell]) -> list[dict[st
     Beside a k stands whether demonstrations were dropped from its prompts.
     """
     asked, done = list(forms), _mark_dropped(done)
-    searched = any(each.point.picked for each in done)
+    searched = any(each.planned.picked for each in done)
     if searched and not any(ORDER_SEARCH in (*form.rows, *form.columns) for form in asked):
         asked.append(Form(**SEARCHED))
     return [table for form in asked if (table := _fill(form, done))]
 
 
 def describe_tests(
-    forms: Sequence[Form], done: Sequence[StudyCell], elsewhere: Sequence[StudyCell]
+    forms: Sequence[Form], done: Sequence[FinishedCell], elsewhere: Sequence[FinishedCell]
 ) -> list[dict[str, Any]]:
     """Return every condition on each test, its own first, where there are several and no form tells them apart.
 
@@ -63,24 +63,26 @@ def describe_tests(
         return []
     found: dict[tuple[tuple[str, str], ...], list[dict[str, Any]]] = {}
     for group in group_methods(_mark_dropped([*done, *elsewhere])):
-        factors, right = fixed_factors(group[0].point), [each.right for each in group]
-        interval = bootstrap_interval(right, groups=[each.cell.sampled for each in group])
+        factors, right = fixed_factors(group[0].planned), [each.right for each in group]
+        interval = bootstrap_interval(right, groups=[each.sampled for each in group])
         accuracy = {**summarize([each.accuracy for each in group]).as_dict(), "ci95": interval.as_list()}
         row = {"factors": factors, "runs": len(group), "n": len(right[0]), "accuracy": accuracy}
         found.setdefault(tuple(item for item in factors.items() if item[0] != TEST), []).append(row)
     return [row for rows in found.values() for row in rows]
 
 
-def _mark_dropped(done: Sequence[StudyCell]) -> list[StudyCell]:
+def _mark_dropped(done: Sequence[FinishedCell]) -> list[FinishedCell]:
     short = find_dropped(done)
-    return [replace(each, point=_mark(each.point)) if condition_of(each.point) in short else each for each in done]
+    return [
+        replace(each, planned=_mark(each.planned)) if condition_of(each.planned) in short else each for each in done
+    ]
 
 
 def _mark(point: PlannedCell) -> PlannedCell:
     return replace(point, factors={**point.factors, "k": f"{point.factors['k']} (fewer shown)"})
 
 
-def _fill(form: Form, done: Sequence[StudyCell]) -> dict[str, Any] | None:
+def _fill(form: Form, done: Sequence[FinishedCell]) -> dict[str, Any] | None:
     groups: dict[tuple[Place, Place], list[float]] = {}
     for each in done:
         for place, value in _values(form, each):
@@ -121,20 +123,20 @@ def _head(head: str, figure: str, form: Form) -> str:
     return f"{head}: {figure}" if head else figure
 
 
-def _values(form: Form, each: StudyCell) -> Iterator[tuple[Mapping[str, str], float]]:
+def _values(form: Form, each: FinishedCell) -> Iterator[tuple[Mapping[str, str], float]]:
     """Yield the places on the form's axes that a cell has a value for, and that value."""
     named = (*form.rows, *form.columns)
-    picks: list[str] = ["all"] * each.point.asked + list(each.point.picked)
-    scores = list(each.cell.readings) or [PLAIN]
+    picks: list[str] = ["all"] * each.planned.asked + list(each.planned.picked)
+    scores = list(each.readings) or [PLAIN]
     for pick in picks if ORDER_SEARCH in named else picks[:1]:
         for score in scores if SCORE in named else scores[:1]:
-            place = {axis: each.point.factors.get(axis, NONE) for axis in named}
+            place = {axis: each.planned.factors.get(axis, NONE) for axis in named}
             yield place | {ORDER_SEARCH: pick, SCORE: score}, _measure(form.metric, each, score)
 
 
-def _measure(metric: str, each: StudyCell, score: str) -> float:
-    predicted = each.cell.readings.get(score) or [row["predicted"] for row in each.cell.result["predictions"]]
-    labels, count = each.cell.labels, len(each.cell.condition.bound.task.labels or ())
+def _measure(metric: str, each: FinishedCell, score: str) -> float:
+    predicted = each.readings.get(score) or [row["predicted"] for row in each.result["predictions"]]
+    labels, count = each.labels, len(each.condition.bound.task.labels or ())
     if metric == "macro_f1" and count:
         return macro_f1(predicted, labels, count)
     return fmean(correctness(predicted, labels))

@@ -10,7 +10,7 @@ from promptkit.analysis.cells import (
     AXES,
     NESTED,
     VARIED,
-    StudyCell,
+    FinishedCell,
     fixed_factors,
     group_methods,
     leave_out_dropped,
@@ -77,8 +77,8 @@ def summarize_study(
     model: Model,
     settings: Described,
     splits: Splits,
-    done: Sequence[StudyCell],
-    elsewhere: Sequence[StudyCell] = (),
+    done: Sequence[FinishedCell],
+    elsewhere: Sequence[FinishedCell] = (),
 ) -> dict[str, Any]:
     """Return the study as JSON. `elsewhere` are its cells on the records of other tasks: listed, and in the tables.
 
@@ -91,16 +91,16 @@ def summarize_study(
     agreement = [*correlate_models(compared), *correlate_scores(compared)]
     methods = _methods(task, splits, done)
     said = [*shares["verdict"], *describe_best(best), *describe_agreement(agreement), *describe_leaning(task, methods)]
-    cells = [each.cell for each in done]
+    cells = list(done)
     cautions = describe_cautions(methods, name_majority(task, splits), task.labels)
     return {
         **describe_study(task, model, settings, splits),
-        "models": list(dict.fromkeys(each.point.factors["model"] for each in done)),
-        "axes": {axis: list(values) for axis, values in list_axes(each.point for each in done).items()},
+        "models": list(dict.fromkeys(each.planned.factors["model"] for each in done)),
+        "axes": {axis: list(values) for axis, values in list_axes(each.planned for each in done).items()},
         "cells": [_cell(task, each) for each in done],
         "methods": methods,
         "break_even": count_break_even_of(model, compared),
-        "levels": describe_levels([(each.point.factors, each.accuracy) for each in compared]),
+        "levels": describe_levels([(each.planned.factors, each.accuracy) for each in compared]),
         "quantiles": _quantiles([each.accuracy for each in done]),
         **shares,
         "verdict": said,
@@ -119,20 +119,20 @@ def summarize_study(
     }
 
 
-def _cell(task: Task, each: StudyCell) -> dict[str, Any]:
+def _cell(task: Task, each: FinishedCell) -> dict[str, Any]:
     row = {
-        **describe_cell(task, each.cell),
-        "model": each.point.factors["model"],
-        "factors": dict(each.point.factors),
+        **describe_cell(task, each),
+        "model": each.planned.factors["model"],
+        "factors": dict(each.planned.factors),
     }
-    return {**row, "picked": list(each.point.picked)} if each.point.picked else row
+    return {**row, "picked": list(each.planned.picked)} if each.planned.picked else row
 
 
-def _methods(task: Task, splits: Splits, done: Sequence[StudyCell]) -> list[dict[str, Any]]:
+def _methods(task: Task, splits: Splits, done: Sequence[FinishedCell]) -> list[dict[str, Any]]:
     shown, rows = ShownLabels(splits), []
     for group in group_methods(done):
-        row = describe_method(task, [each.cell for each in group])
-        factors, accuracy = fixed_factors(group[0].point), row["accuracy"]
+        row = describe_method(task, list(group))
+        factors, accuracy = fixed_factors(group[0].planned), row["accuracy"]
         row |= {"model": factors["model"], "factors": factors, "spread": accuracy["max"] - accuracy["min"]}
         row["quantiles"] = _quantiles([each.accuracy for each in group])
         if task.labels:
@@ -164,12 +164,12 @@ def describe_levels(cells: Sequence[tuple[Mapping[str, str], float]]) -> dict[st
     return found
 
 
-def share_variance(done: Sequence[StudyCell]) -> dict[str, Any]:
+def share_variance(done: Sequence[FinishedCell]) -> dict[str, Any]:
     """Return the factors' shares of variance, and in words what they mean; empty for less than two cells."""
-    axes = {axis: values for axis, values in list_axes(each.point for each in done).items() if len(values) > 1}
+    axes = {axis: values for axis, values in list_axes(each.planned for each in done).items() if len(values) > 1}
     if len(done) < 2 or not axes:
         return {"factors": [], "verdict": []}
-    factors, notes = _tell_apart({axis: [each.point.factors.get(axis, "") for each in done] for axis in axes})
+    factors, notes = _tell_apart({axis: [each.planned.factors.get(axis, "") for each in done] for axis in axes})
     nested = {inner: outer for inner, outer in NESTED.items() if inner in factors and outer in factors}
     try:
         found = decompose_variance([each.right for each in done], factors, nested=nested)
@@ -197,21 +197,21 @@ def _tell_apart(factors: dict[str, list[str]]) -> tuple[dict[str, list[str]], li
     return kept, notes
 
 
-def count_break_even_of(model: Model, done: Sequence[StudyCell]) -> dict[str, Any]:
+def count_break_even_of(model: Model, done: Sequence[FinishedCell]) -> dict[str, Any]:
     """Return the break-even counts of the cells of this model, empty where nothing was trained."""
     from promptkit.costs.flops import shape_of
 
-    groups = [group for group in group_methods(done) if group[0].point.factors["model"] == model.name]
-    prompts = [group for group in groups if group[0].cell.train_rows is None]
-    names = {name: [each.cell for each in group] for name, group in _name_by_method(prompts).items()}
-    return count_break_even(shape_of(model.network), [[each.cell for each in group] for group in groups], names)
+    groups = [group for group in group_methods(done) if group[0].planned.factors["model"] == model.name]
+    prompts = [group for group in groups if group[0].train_rows is None]
+    names = {name: list(group) for name, group in _name_by_method(prompts).items()}
+    return count_break_even(shape_of(model.network), [list(group) for group in groups], names)
 
 
-def _name_by_method(groups: Sequence[Sequence[StudyCell]]) -> dict[str, Sequence[StudyCell]]:
+def _name_by_method(groups: Sequence[Sequence[FinishedCell]]) -> dict[str, Sequence[FinishedCell]]:
     """Return the groups by the name of their method; further groups of one by what sets them apart as well."""
-    named: dict[str, Sequence[StudyCell]] = {}
+    named: dict[str, Sequence[FinishedCell]] = {}
     for group in groups:
-        method, place = group[0].cell.condition.method, fixed_factors(group[0].point)
-        among = [fixed_factors(own[0].point) for own in groups if own[0].cell.condition.method == method]
+        method, place = group[0].condition.method, fixed_factors(group[0].planned)
+        among = [fixed_factors(own[0].planned) for own in groups if own[0].condition.method == method]
         named[f"{method}, {say_place(place, among)}" if method in named else method] = group
     return named

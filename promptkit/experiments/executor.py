@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from promptkit.adapters.card import count_reached_layers, count_weights
-from promptkit.analysis.cells import PlannedCell
-from promptkit.analysis.comparison_result import FinishedCell
+from promptkit.analysis.cells import FinishedCell, PlannedCell
 from promptkit.costs.flops import Cost, Meter, find_active_share, shape_of, training_flops
 from promptkit.data.splits import Splits
 from promptkit.experiments.evaluate import Progress, Scorer, evaluate_together
@@ -122,11 +121,10 @@ class Work:
     def _finished(self, step: PlannedCell, result: Mapping[str, Any]) -> FinishedCell:
         cost = _cost(result, self.run.load_measure(step.spec))
         if not step.rows:
-            return FinishedCell(step.condition, result, cost, pool_rows=step.pool_rows)
+            return FinishedCell(step, result, cost)
         trained = self.run.load(_training_spec(step)) or {}
         train_cost = _train_cost(trained, self.run.load_measure(_training_spec(step)))
-        size = len(step.rows)
-        return FinishedCell(step.condition, result, cost, step.seed, size, step.whole, trained, train_cost, step.rows)
+        return FinishedCell(step, result, cost, trained, train_cost)
 
     def _score(self, bundle: Sequence[PlannedCell], progress: Progress, model: Model | None = None) -> None:
         with Meter(self.model.device) as meter:

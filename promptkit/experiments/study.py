@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptkit.adapters.card import Asked, warn_of_other_form
-from promptkit.analysis.cells import PlannedCell, StudyCell, write_predictions
+from promptkit.analysis.cells import FinishedCell, PlannedCell, write_predictions
 from promptkit.analysis.comparison_result import name_majority
 from promptkit.analysis.sentences import describe_cautions
 from promptkit.analysis.study_result import describe_study, summarize_study
@@ -94,23 +94,21 @@ def study(
     track = track or (lambda name: lambda done, total: None)
     if budget:
         return plan.spend(budget, scorer or default_scorer(), track)
-    done: list[StudyCell] = []
-    elsewhere: list[StudyCell] = []
+    done: list[FinishedCell] = []
+    elsewhere: list[FinishedCell] = []
     for name in models:
         loaded = plan.load(name)
         work = plan.work(loaded, scorer, trainer)
         points, bundles = plan.points(loaded, OrderSearch(loaded, plan.splits, plan.run, track))
         if workers > 1:
             plan.fill(name, work, bundles, workers, track("all"))
-        finished = work.run_all(bundles, track)
-        done += [StudyCell(point, cell) for point, cell in zip(points, finished, strict=True)]
-        for splits, moved, bundles in plan.move_all(points):
-            finished = replace(work, splits=splits).run_all(bundles, track)
-            elsewhere += [StudyCell(point, cell) for point, cell in zip(moved, finished, strict=True)]
+        done += work.run_all(bundles, track)
+        for splits, _, bundles in plan.move_all(points):
+            elsewhere += replace(work, splits=splits).run_all(bundles, track)
     result = summarize_study(task, plan.rename(loaded), plan.settings, plan.splits, done, elsewhere)
-    trained = [[record.label for record in each.point.rows] for each in done if each.point.rows]
+    trained = [[record.label for record in each.planned.rows] for each in done if each.planned.rows]
     result["notes"] = [*identity.notes(), *note_unlearned(task, trained), *result["notes"]]
-    return plan.write(result, ((each.point, each.cell.result["predictions"]) for each in (*done, *elsewhere)))
+    return plan.write(result, ((each.planned, each.result["predictions"]) for each in (*done, *elsewhere)))
 
 
 class Study:

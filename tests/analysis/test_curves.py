@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from promptkit.analysis.comparison_result import FinishedCell, describe_method
+from promptkit.analysis.cells import FinishedCell, PlannedCell
+from promptkit.analysis.comparison_result import describe_method
 from promptkit.analysis.crossing import SizeComparison, compare_sizes, find_changes, find_start
 from promptkit.costs.flops import Cost
-from promptkit.data.record import Record, hash_records
+from promptkit.data.record import EMPTY_QUERY, Record, hash_records
 from promptkit.data.splits import Splits, load_splits
 from promptkit.data.tasks import load_task
 from promptkit.demonstrations import SELECTIONS, Draw, Selector, goes_by_query
@@ -84,14 +85,13 @@ def runs_of(shares: Sequence[float]) -> list[FinishedCell]:
     bound = load_template("films/plain").bind(load_task("films"))
     return [
         FinishedCell(
-            Condition("lora", bound),
+            PlannedCell(Condition("lora", bound), rows=(EMPTY_QUERY,), seed=seed),
             {
                 "predictions": [
                     {"label": 1, "predicted": int(item < 100 * share), "logprobs": [-1.0, -1.0]} for item in range(100)
                 ]
             },
             Cost(),
-            seed,
         )
         for seed, share in enumerate(shares)
     ]
@@ -180,7 +180,7 @@ def test_orders_of_one_choice_are_resampled_together(project: Project) -> None:
         results = [{**run.result, **nothing} for run in runs_of(shares)]
         draws = [Draw(seed=choice, order=order) for choice in range(choices) for order in range(orders)]
         cells = [
-            FinishedCell(Condition("few-shot", bound, 4, draw), result, Cost())
+            FinishedCell(PlannedCell(Condition("few-shot", bound, 4, draw)), result, Cost())
             for draw, result in zip(draws, results, strict=True)
         ]
         accuracy, f1 = (describe_method(task, cells)[name] for name in ("accuracy", "macro_f1"))
