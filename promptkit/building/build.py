@@ -129,16 +129,10 @@ def iterate_prompts(
     task, bound = bind_one(task, template, system)
     show: Callable[[Record, int], tuple[Record, ...]] = no_demonstrations
     if k:
-        pool = tuple(_take(task, pool_split, "train", None, seed, data, labelled=True))
-        if split != (pool_split or "train") and not (data is not None and is_one_file(data) and split):
-            tested = _take(task, split, "test", None, seed, data, labelled=False)
-            pool = leave_out_tested(pool, tuple(tested), split or "test")
-        if train_limit is not None:
-            pool = tuple(sample_records(pool, check_limit(train_limit), seed=seed))
-        warn_missing(task, pool)
+        pool = take_pool(task, split, pool_split, data=data, seed=seed, limit=train_limit)
         draw = Draw(selection or default_selection(task), order, seed, seed if order_seed is None else order_seed)
         show = Demonstrations(pool, draw, embed=embed, probabilities=probabilities)
-    queries = _take(task, split, "test", limit, seed, data, labelled=False)
+    queries = take_records(task, split, "test", limit, seed, data, labelled=False)
     yield from render_prompts(bound, queries, show, k, chat=chat)
 
 
@@ -266,7 +260,30 @@ def _plain_tables(task: object, template: Any, settings: Mapping[str, Any]) -> I
     return None
 
 
-def _take(
+def take_pool(
+    task: Task,
+    split: str | None,
+    pool_split: str | None = None,
+    *,
+    data: Data | None,
+    seed: int,
+    limit: int | None = None,
+) -> tuple[Record, ...]:
+    """Return what demonstrations are drawn from, for queries of `split`: without copies of these, with a note of them.
+
+    Labels that none of it has are told, too.
+    """
+    pool = tuple(take_records(task, pool_split, "train", None, seed, data, labelled=True))
+    if split != (pool_split or "train") and not (data is not None and is_one_file(data) and split):
+        tested = take_records(task, split, "test", None, seed, data, labelled=False)
+        pool = leave_out_tested(pool, tuple(tested), split or "test")
+    if limit is not None:
+        pool = tuple(sample_records(pool, check_limit(limit), seed=seed))
+    warn_missing(task, pool)
+    return pool
+
+
+def take_records(
     task: Task, split: str | None, usual: str, limit: int | None, seed: int, data: Data | None, *, labelled: bool
 ) -> Iterable[Record]:
     """Return the records of a split, `usual` where none is named; of one file for all splits its half then."""
@@ -301,7 +318,7 @@ def _pair_tables(
 ) -> Iterator[pyarrow.Table]:
     check_system(system, chat=chat)
     task, bound = bind_one(task, template, system)
-    records = iter(_take(task, split, "train", limit, seed, data, labelled=True))
+    records = iter(take_records(task, split, "train", limit, seed, data, labelled=True))
     while True:
         with _collector_paused():
             batch = list(itertools.islice(records, BATCH_ROWS))

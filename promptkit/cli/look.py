@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from promptkit.cli.arguments import check_shown, follow_card
+from promptkit.cli.arguments import check_shown, follow_card, is_given
 from promptkit.cli.options import (
     CHAT,
     DATA,
@@ -41,6 +41,8 @@ def show(task: str, as_json: bool, **settings: Any) -> None:
     from promptkit.report.prompt_view import print_view
 
     check_shown(settings)
+    if not is_given("split"):
+        settings["split"] = None  # of one file the half that is tested on, as in score
     views = show_prompts(task, **follow_card(settings, task))
     if as_json:
         print_json({"task": task, "prompts": [asdict(view) for view in views]})

@@ -194,6 +194,18 @@ def test_show_prints_what_the_model_sees(small: Project, run: Any) -> None:
     assert "".join(text for text, loss in view["tokens"] if loss) == "positive"  # this tokenizer's template trims
 
 
+def test_show_cuts_one_file_as_score_does(small: Project, run: Any) -> None:
+    """Of one file the tested half is shown, with demonstrations of the other half that ask nothing it asks."""
+    rows = [f'{{"id": "r{number}", "sentence": "text {number % 30}", "label": {number % 2}}}' for number in range(40)]
+    small.write("all.jsonl", "\n".join(rows))
+    common = ["films", "--data", "all.jsonl", "--model", "small", "-k", "1", "--limit", "5", "--json"]
+    shown, scored = (json.loads(run(verb, *common).out) for verb in ("show", "score"))
+    assert scored["records"]["test"] == 5
+    said = json.loads(run("score", *common, "--scores").out)["rows"]
+    assert [view["id"] for view in shown["prompts"]] == [row["id"] for row in said]
+    assert "left out" in run("show", *common).err
+
+
 def test_show_marks_every_token_that_is_trained(small: Project, run: Any) -> None:
     """An answer that is not one of the choices is followed by the end, and characters of several tokens are whole."""
     task, template = Path("tasks/films.toml"), Path("templates/films/plain.jinja")

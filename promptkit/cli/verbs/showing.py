@@ -9,11 +9,10 @@ from promptkit.building.build import (
     Demonstrations,
     default_selection,
     no_demonstrations,
-    warn_missing,
+    take_pool,
+    take_records,
 )
 from promptkit.data.local import Data
-from promptkit.data.records import is_one_file, load_records
-from promptkit.data.splits import leave_out_tested
 from promptkit.data.tasks import load_task
 from promptkit.demonstrations import Draw
 from promptkit.prompts.prompt import build_prompt, check_system, render_answer, render_pieces, trim_answer
@@ -35,26 +34,25 @@ def show_prompts(
     selection: str | None = None,
     order: str | None = None,
     seed: int = 0,
-    split: str = "test",
+    split: str | None = None,
     chat: bool = False,
     system: str = "system",
     limit: int = 1,
     trust_remote_code: bool = False,
 ) -> list[View]:
-    """Return what the model will see of the first `limit` records, under every template asked for."""
+    """Return what the model will see of the first `limit` records, under every template asked for.
+
+    Without `split` they are test records, of one file of the half that is tested on.
+    """
     from promptkit.models import load_encoder
 
     check_system(system, chat=chat)
     loaded, encoder = load_task(task), load_encoder(model, trust_remote_code=trust_remote_code)
-    queries = load_records(loaded, split, data=data, limit=limit, seed=seed, labelled=False)
+    queries = list(take_records(loaded, split, "test", limit, seed, data, labelled=False))
     give: Callable[..., Any] = no_demonstrations
     if any(shots):
         draw = Draw(selection or default_selection(loaded), order or "given", seed, seed)
-        pool = load_records(loaded, "train", data=data)
-        if split != "train" and not (data is not None and is_one_file(data)):
-            pool = list(leave_out_tested(pool, load_records(loaded, split, data=data, labelled=False), split))
-        warn_missing(loaded, pool)
-        give = Demonstrations(pool, draw)
+        give = Demonstrations(take_pool(loaded, split, data=data, seed=seed), draw)
     return [
         _view(encoder, bound, query, give(query, k), chat)
         for bound in bind_matching(loaded, templates, system=system)
