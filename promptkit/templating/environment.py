@@ -16,6 +16,7 @@ import jinja2
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame, optimizeconst
 from jinja2.exceptions import SecurityError
+from jinja2.lexer import Token, TokenStream
 from jinja2.runtime import BlockReference, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 from jinja2.utils import Cycler, Joiner
@@ -24,6 +25,7 @@ from promptkit.templating.limits import (
     MAX_BUILT,
     MAX_REPEAT,
     MAX_SIZE,
+    MAX_TOKENS,
     RenderBudget,
     check_length,
     check_method,
@@ -172,6 +174,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Return the result of an operator."""
         if operator == "%" and isinstance(left, str):
+            self.budget.search(left)
             check_formatted(left, right, self.shown)
         check_operands(operator, left, right)
         result = self.binop_table[operator](left, right)
@@ -185,6 +188,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Return what a function gives that a template may call."""
         if isinstance(function, Macro):
             self.budget.step(len(function._func.__code__.co_code))
+            self.budget.keep(args, kwargs)
             return super().call(context, function, *args, **kwargs)
         self.budget.step(_CALL)
         if isinstance(function, BuiltinMethodType):
@@ -194,6 +198,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         elif not self._is_callable(function):
             raise SecurityError(f"a value of the type {type(function).__name__} cannot be called")
         self.budget.search(*args)
+        self.budget.keep(args, kwargs, *args)
         return self.budget.made(super().call(context, function, *args, **kwargs))
 
     def _call_method(self, context: Any, method: BuiltinMethodType, args: Any, kwargs: Any) -> Any:
@@ -203,7 +208,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise SecurityError(f"the method {name!r} of the type {type(owner).__name__} is not allowed")
         check_method(owner, name, given)
         self.budget.search(*given)
-        if isinstance(owner, list | tuple):
+        if isinstance(owner, str | list | tuple):
             self.budget.search(owner)
         return self.budget.made(super().call(context, method, *args, **kwargs))
 
@@ -226,6 +231,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.budget.step(len(template.root_render_func.__code__.co_code))
         return template
 
+    def _tokenize(self, source: str, name: str | None, filename: str | None = None, state: Any = None) -> TokenStream:
+        return TokenStream(_limited(super()._tokenize(source, name, filename, state)), name, filename)
+
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         for modifier in tree.find_all(nodes.EvalContextModifier):
@@ -242,6 +250,20 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.budget.built = MAX_REPEAT  # what is constant is computed here; beyond, it is when it is rendered
         _count_operations(source)
         return super()._generate(source, name, filename, defer_init)
+
+
+def _limited(stream: TokenStream) -> Iterator[Token]:
+    """Give the tokens of a file; raises TemplateSyntaxError for too many, or a number that Python does not read."""
+    try:
+        for count, token in enumerate(stream):
+            if count > MAX_TOKENS:
+                message = f"more than {MAX_TOKENS} words and signs are not allowed in one file"
+                raise jinja2.TemplateSyntaxError(message, token.lineno, stream.name, stream.filename)
+            str(token.value)  # a compiled template holds its numbers as decimal text
+            yield token
+    except ValueError as error:
+        message = f"a number cannot be read: {str(error).partition(';')[0]}"
+        raise jinja2.TemplateSyntaxError(message, stream.current.lineno, stream.name, stream.filename) from error
 
 
 def _make_finalize(budget: RenderBudget, shown: Shown) -> Callable[[Any], Any]:
@@ -279,7 +301,8 @@ def _count_operations(tree: nodes.Template) -> None:
         weight = 1 + sum(1 for node in loop.body for _ in node.find_all(nodes.Node))
         loop.iter = _through("iterate", loop.iter, nodes.Const(weight))
     for compare in list(tree.find_all(nodes.Compare)):
-        if not any(isinstance(each, nodes.Const) for each in (compare.expr, *(op.expr for op in compare.ops))):
+        short = any(isinstance(each, nodes.Const) for each in (compare.expr, *(op.expr for op in compare.ops)))
+        if not short or any(op.op in ("in", "notin") for op in compare.ops):
             compare.expr = _through("comparable", compare.expr)
             for operand in compare.ops:
                 operand.expr = _through("comparable", operand.expr)

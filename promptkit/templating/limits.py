@@ -13,6 +13,8 @@ from jinja2.exceptions import SecurityError
 MAX_REPEAT = 100_000
 #: The longest text or list a template may build in any way, and what it may build in all for one text.
 MAX_SIZE, MAX_BUILT = 10_000_000, 40_000_000
+#: The parts of a file: compiling so many takes seconds.
+MAX_TOKENS = 50_000
 #: The bits of a number.
 MAX_BITS = 20_000
 #: What one rendering may do, in parts of the template that are gone through, and in CPU seconds.
@@ -22,6 +24,8 @@ MAX_ENTRIES, MAX_DEPTH = 1_000_000, 100
 #: The longest text for filters that go through it slowly.
 MAX_SLOW = 200_000
 
+_READ = 100  # characters of a text that are gone through in the time of a step
+_PATH = re.compile("[.,]")  # between the attributes that a filter follows from each entry
 _ENTRY = 8  # characters whose memory a new entry of a list takes
 _WATCHED = 100_000  # steps between two looks at the clock
 _FIRST_LOOK = MAX_STEPS - _WATCHED
@@ -83,10 +87,23 @@ class RenderBudget:
             self.build(value.bit_length() // 3)
 
     def search(self, *values: Any) -> None:
-        """Count the entries of lists and mappings that are about to be compared or searched."""
+        """Count the entries of lists and mappings, and the characters, that are about to be compared or searched."""
         for value in values:
             if isinstance(value, _CONTAINERS):
-                self.step(weigh(value)[0])
+                entries, characters, _ = weigh(value)
+                self.step(entries + characters // _READ)
+            elif isinstance(value, str):
+                self.step(len(value) // _READ)
+
+    def keep(self, *values: Any) -> None:
+        """Count the entries of lists and mappings of which a copy is kept."""
+        self.build(_ENTRY * sum(len(value) for value in values if isinstance(value, _CONTAINERS)))
+
+    def follow(self, value: Any, paths: Iterable[Any]) -> None:
+        """Count the attributes, such as `name.first`, that are about to be followed from each entry of a value."""
+        parts = sum(len(_PATH.findall(path)) for path in paths if isinstance(path, str))
+        if parts:
+            self.step(parts * (len(value) if hasattr(value, "__len__") else 1))
 
 
 def check_size(value: Any) -> Any:
@@ -193,6 +210,8 @@ def check_filter(name: str, value: Any, given: Sequence[Any]) -> None:
     check_length(len(text))
     if name == "replace":
         check_replace(text, given)
+    elif name in ("title", "wordcount"):
+        check_length(_ENTRY * len(text))  # they make a list of its words
     elif name == "indent" and given:
         width = given[0] if isinstance(given[0], int) else len(str(given[0]))
         check_length(len(text) + (text.count("\n") + 1) * width)

@@ -39,7 +39,27 @@ _OF_LISTS = (
 _COMPARING = ("dictsort", "groupby", "max", "min", "sort", "unique")
 #: Filters whose work does not grow with what they are given.
 _SMALL = ("abs", "attr", "count", "d", "default", "filesizeformat", "first", "last", "length", "round")
-_COMPARISONS = ("in", "==", "eq", "equalto", "!=", "ne", "<", "lt", "lessthan", "<=", "le", ">", "gt", "greaterthan")
+#: Tests that compare two values, or go through a text.
+_COUNTED_TESTS = (
+    "in",
+    "==",
+    "eq",
+    "equalto",
+    "!=",
+    "ne",
+    "<",
+    "lt",
+    "lessthan",
+    "<=",
+    "le",
+    ">",
+    "gt",
+    "greaterthan",
+    ">=",
+    "ge",
+    "lower",
+    "upper",
+)
 
 
 def check_printed(value: Any) -> Any:
@@ -103,18 +123,18 @@ def make_filters(own: Mapping[str, Filter], budget: RenderBudget, shown: Shown) 
         **{name: _of_text(name, own[name], budget, shown) for name in _OF_TEXT},
         **{name: _of_lists(name, own[name], budget) for name in _OF_LISTS},
         **{name: _small(name, own[name], budget) for name in _SMALL},
-        "string": lambda value: str(shown(value)),
+        "string": _make_string(budget, shown),
         "join": _make_join(budget, shown),
         "sum": _make_sum(budget),
         "tojson": _make_json(own["tojson"], budget),
         "urlencode": _make_urlencode(own["urlencode"], budget, shown),
-        "either": lambda words: join_words(map(shown, words), "or"),
-        "both": lambda words: join_words(map(shown, words), "and"),
+        "either": _make_join_words("or", budget, shown),
+        "both": _make_join_words("and", budget, shown),
     }
 
 
 def make_tests(own: Mapping[str, Filter], budget: RenderBudget) -> dict[str, Filter]:
-    """Return the tests that a template has: Jinja2's `own`, of which those that compare are counted by `budget`."""
+    """Return the tests that a template has: Jinja2's `own`, counted by `budget`."""
 
     def count(test: Filter) -> Filter:
         @functools.wraps(test)
@@ -124,7 +144,7 @@ def make_tests(own: Mapping[str, Filter], budget: RenderBudget) -> dict[str, Fil
 
         return counted
 
-    return {name: count(test) if name in (*_COMPARISONS, ">=", "ge") else test for name, test in own.items()}
+    return {name: count(test) if name in _COUNTED_TESTS else test for name, test in own.items()}
 
 
 def join_words(words: Iterable[object], conjunction: str) -> str:
@@ -154,6 +174,7 @@ def _of_text(name: str, function: Filter, budget: RenderBudget, shown: Shown) ->
         given = (*given, *kwargs.values())
         shown(value)
         budget.step(1)
+        budget.search(value)
         if name == "format":
             check_formatted(str(value), kwargs or args[1:], shown)
         elif name == "replace":
@@ -171,12 +192,16 @@ def _of_lists(name: str, function: Filter, budget: RenderBudget) -> Filter:
     def of_lists(*args: Any, **kwargs: Any) -> Any:
         value, given = _split(function, args)
         _check_iterated(value, budget)
-        budget.search(value, *given, *kwargs.values())
+        given = (*given, *kwargs.values())
+        budget.search(value, *given)
+        budget.follow(value, given)
         if name in _COMPARING and isinstance(value, list | tuple | dict):
             check_length(weigh(value)[1])
-        check_filter(name, "", (*given, *kwargs.values()))
+        check_filter(name, "", given)
         result = function(*args, **kwargs)
         result = list(result) if isinstance(result, Iterator) else result
+        if name in ("batch", "groupby", "slice"):
+            budget.keep(*result)
         return result if name in ("max", "min") else budget.made(result)
 
     return of_lists
@@ -203,6 +228,7 @@ def _make_join(budget: RenderBudget, shown: Shown) -> Filter:
     @jinja2.pass_environment
     def join(environment: jinja2.Environment, value: Any, d: Any = "", attribute: str | int | None = None) -> str:
         _check_iterated(value, budget)
+        budget.follow(value, [attribute])
         items = value if attribute is None else map(make_attrgetter(environment, attribute), value)
         shown_items, separator = [shown(item) for item in items], str(shown(d))
         budget.step(len(shown_items))
@@ -215,10 +241,32 @@ def _make_join(budget: RenderBudget, shown: Shown) -> Filter:
     return join
 
 
+def _make_string(budget: RenderBudget, shown: Shown) -> Filter:
+    def string(value: Any) -> str:
+        if isinstance(value, int):
+            budget.number(value)
+        return str(shown(value))
+
+    return string
+
+
+def _make_join_words(conjunction: str, budget: RenderBudget, shown: Shown) -> Filter:
+    def join_all(words: Any) -> str:
+        _check_iterated(words, budget)
+        items = [shown(word) for word in words]
+        budget.step(len(items))
+        check_join(len(conjunction), items)
+        made: str = budget.made(join_words(items, conjunction))
+        return made
+
+    return join_all
+
+
 def _make_sum(budget: RenderBudget) -> Filter:
     @jinja2.pass_environment
     def add(environment: Any, iterable: Any, attribute: str | int | None = None, start: Any = 0) -> Any:
         _check_iterated(iterable, budget)
+        budget.follow(iterable, [attribute])
         total = start
         for item in iterable if attribute is None else map(make_attrgetter(environment, attribute), iterable):
             budget.step(1)

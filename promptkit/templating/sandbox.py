@@ -130,6 +130,8 @@ def parse(environment: jinja2.Environment, name: str) -> tuple[str, Path, nodes.
         _check_tree(tree, path, undeclared - set(environment.globals))
     except jinja2.TemplateSyntaxError as error:
         raise TemplateError(f"{display_path(path)}:{error.lineno}: syntax error: {error.message}") from error
+    except ValueError as error:  # Python's own, for a number of thousands of digits that a filter makes
+        raise TemplateError(f"{display_path(path)}: a number cannot be read: {str(error).partition(';')[0]}") from error
     except (RecursionError, MemoryError) as error:
         raise TemplateError(f"{display_path(path)}: is nested too deeply to be read; write it flatter") from error
     return source, path, tree

@@ -27,8 +27,20 @@ def grow(expression: str, start: str = "text") -> str:
     return made + LOOP + "{% set ns.x = " + expression + " %}" + END + "{{ ns.x | length }}"
 
 
+def keep(expression: str) -> str:
+    """Return a template that keeps, again and again, what is made of 99,999 numbers `b`."""
+    begun = "{% set b = range(99999) | list %}{% set ns = namespace(x=[]) %}"
+    return begun + LOOP + "{% set ns.x = [ns.x, " + expression + "] %}" + END
+
+
+def read(expression: str) -> str:
+    """Return a template that goes again and again through a text `t` of nine million characters."""
+    return "{% set t = (['a' * 99999] * 95) | join %}" + LOOP + "{% if " + expression + " %}{% endif %}" + END
+
+
 NESTED = "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}"
 NESTED += "{% set ns.y = [ns.y, ns.y] %}{% endfor %}"
+FOLLOWED = "real." * 20_000 + "real"
 KEYS = NESTED.replace("[", "(").replace("]", ",)")
 #: What would take gigabytes, or minutes.
 GREEDY = [
@@ -98,6 +110,31 @@ GREEDY = [
     + END * 2,
     "{% autoescape true %}{{ text }}{% endautoescape %}",
     "{{ 'a' | center(99999) }}" * 9999,
+    keep("cycler(*b)"),
+    keep("[1] | batch(99999, 0)"),
+    keep("b | groupby('real')"),
+    keep("b | slice(99999)"),
+    keep("namespace(dict(b | batch(2)))"),
+    "{% macro f(ns) %}{% set ns.x = [ns.x, varargs] %}{% endmacro %}"
+    "{% set b = range(99999) | list %}{% set ns = namespace(x=[]) %}" + LOOP + "{{ f(ns, *b) }}" + END,
+    read("'zz' in t"),
+    read("t.count('zz')"),
+    read("t.isalpha()"),
+    read("t | float"),
+    read("t | wordcount"),
+    read("t is upper"),
+    read("t % ()"),
+    read("[t].count(t[:-1] ~ 'b')"),
+    "{% set t = (['a' * 99999] * 95) | join %}{{ ([t] * 99999) | map('int') | list }}",
+    "{% set t = (['a' * 99999] * 95) | join %}{{ ([t] * 99999) | select('eq', t[:-1] ~ 'b') | list }}",
+    "{% set t = (['a' * 99999] * 95) | join %}{{ ([t] * 99999) | either }}",
+    "{% set t = (['ж ' * 49999] * 90) | join %}{{ t | title | length }}",
+    *(
+        "{{ range(99999) | list | " + made + "(attribute='" + FOLLOWED + "') }}"
+        for made in ("map", "sort", "sum", "join")
+    ),
+    "{{ range(99999) | list | selectattr('" + FOLLOWED + "') | list }}",
+    "{% set n = (9 ** 64) ** 64 %}" + LOOP + "{% if n | string %}{% endif %}" + END,
 ]
 #: What has no text of its own.
 PRINTED = [
@@ -172,6 +209,9 @@ NONES = [
 #: What fails with an error of any kind.
 FAILING = [
     "{{ text | truncate(2) }}",
+    "{{ 1" + "~1" * 30_000 + " }}",
+    "{{ " + "9" * 9000 + " }}",
+    "{{ 0x" + "f" * 9000 + " }}",
     "{{ 1 / 0 }}",
     "{{ text.index('zz') }}",
     "{{ 'a' + 1 }}",
